@@ -1,0 +1,36 @@
+"""The AI proxy that lives inside your own app."""
+
+__version__ = "0.1.0"
+
+from ai_proxy_mw._config import Timeouts, Upstream
+from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS
+from ai_proxy_mw._errors import ConfigurationError, Forbidden, ProxyError
+from ai_proxy_mw._http import Body, Ending, Headers, Observer, Request, Response
+from ai_proxy_mw._proxy import AIProxy, ProxyOptions
+from ai_proxy_mw.asgi import AIProxyMiddleware
+from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
+from ai_proxy_mw.upstream.native import NativeTransport
+from ai_proxy_mw.wsgi import AIProxyWSGIMiddleware
+
+__all__ = [
+    "DEFAULT_ENDPOINTS",
+    "AIProxy",
+    "AIProxyMiddleware",
+    "AIProxyWSGIMiddleware",
+    "Body",
+    "ConfigurationError",
+    "Ending",
+    "Forbidden",
+    "Headers",
+    "NativeTransport",
+    "Observer",
+    "Origin",
+    "Outbound",
+    "ProxyError",
+    "ProxyOptions",
+    "Request",
+    "Response",
+    "Timeouts",
+    "Transport",
+    "Upstream",
+]

@@ -1,0 +1,107 @@
+"""Between a WSGI worker's thread and the event loop: items come out, small jobs go back.
+
+The worker waits on one queue. The loop puts there what the worker shall send, and functions that
+must run in the worker's own thread: reading `wsgi.input`, and hooks that need the framework's
+thread-locals. Nothing is locked: each counter has one writer, and the queue is the only meeting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+from ai_proxy_mw._types import RawHeaders
+
+T = TypeVar("T")
+
+HIGH_WATER = 256 * 1024
+"""Bytes on their way to a worker before the loop waits for it."""
+
+
+class Piece(NamedTuple):
+    """A part of the answer. The first one has the head; `last` says that nothing follows."""
+
+    head: tuple[int, RawHeaders] | None
+    chunk: bytes
+    last: bool
+
+
+class Broken(NamedTuple):
+    """The answer ends here without its end mark."""
+
+
+class _Job(NamedTuple):
+    function: Callable[[], Any]
+    done: asyncio.Future[Any]
+
+
+class Bridge:
+    """One for each call. Methods say which side may call them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._items: SimpleQueue[Piece | Broken | _Job] = SimpleQueue()
+        self._put = 0
+        self._taken = 0
+        self._room: asyncio.Future[None] | None = None
+
+    # -- the loop's side ---------------------------------------------------------------------
+
+    async def send(self, piece: Piece) -> None:
+        """Hand a piece to the worker; waits while it has much to send already."""
+        self._put += len(piece.chunk)
+        self._items.put(piece)
+        while self._put - self._taken > HIGH_WATER and not piece.last:
+            self._room = self._loop.create_future()
+            if self._put - self._taken <= HIGH_WATER:
+                break  # the worker was quicker than the line above and did not see it
+            await self._room
+        self._room = None
+
+    def break_off(self) -> None:
+        self._items.put(Broken())
+
+    async def run_sync(self, function: Callable[[], T], /) -> T:
+        """Run a function in the worker's thread. Only while the worker waits for the answer."""
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._items.put(_Job(function, done))
+        return await done
+
+    # -- the worker's side -------------------------------------------------------------------
+
+    def take(self) -> Piece | Broken:
+        """The next part of the answer, doing the jobs that come before it."""
+        while True:
+            item = self._items.get()
+            if not isinstance(item, _Job):
+                break
+            self._do(item)
+        if isinstance(item, Piece):
+            self._taken += len(item.chunk)
+            if self._room is not None and self._put - self._taken <= HIGH_WATER:
+                self._loop.call_soon_threadsafe(self._make_room)
+        return item
+
+    def _do(self, job: _Job) -> None:
+        try:
+            value = job.function()
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it was awaited
+            self._loop.call_soon_threadsafe(_fail, job.done, error)
+        else:
+            self._loop.call_soon_threadsafe(_finish, job.done, value)
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+
+def _finish(done: asyncio.Future[Any], value: object) -> None:
+    if not done.done():
+        done.set_result(value)
+
+
+def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
+    if not done.done():
+        done.set_exception(error)

@@ -1,0 +1,157 @@
+"""`AI_PROXY_*` variables as arguments of AIProxy. Their names and forms are a public contract."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from ai_proxy_mw import __version__
+from ai_proxy_mw._config import Timeouts, Upstream
+from ai_proxy_mw._errors import ConfigurationError
+from ai_proxy_mw._identify import ApiKeys
+from ai_proxy_mw._paths import check_prefix
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._proxy import ProxyOptions
+
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+
+# Part of the contract, for what is still to come. To overlook one would be worse than to refuse
+# it: who sets a limit must not run without.
+_NOT_YET = {
+    "AI_PROXY_UPSTREAMS": "several upstreams",
+    "AI_PROXY_LIMITS": "rate limits",
+    "AI_PROXY_LIMITS_STORAGE": "rate limits",
+    "AI_PROXY_CACHE": "a cache",
+    "AI_PROXY_CACHE_TTL": "a cache",
+    "AI_PROXY_CACHE_SCOPE": "a cache",
+    "AI_PROXY_CORS_ORIGINS": "CORS",
+}
+
+
+def read(environ: Mapping[str, str] | None, options: ProxyOptions) -> ProxyOptions:
+    """The options that the variables say, overlaid with those given.
+
+    An empty variable counts as unset. Raises ConfigurationError with the variable's name.
+    """
+    variables = os.environ if environ is None else environ
+    values = {name: value.strip() for name, value in variables.items() if value.strip()}
+    _refuse_unknown(values)
+    found: dict[str, Any] = {}
+    for name, (option, parse) in _VARIABLES.items():
+        if name in values and option not in options:
+            found[option] = _parsed(name, values[name], parse)
+    if any(way in options for way in ("identify", "api_keys", "anonymous")):
+        found.pop("api_keys", None)
+        found.pop("anonymous", None)
+    if isinstance(options.get("upstream"), Upstream):
+        found.pop("api_key", None)
+        found.pop("timeouts", None)
+    found.update(options)
+    _require(found)
+    if found["upstream"] == "fake":
+        found["upstream"] = _fake(found)
+    return cast("ProxyOptions", found)
+
+
+def _refuse_unknown(values: Mapping[str, str]) -> None:
+    for name in sorted(values):
+        if name == "AI_PROXY_CACHE" and values[name] == "off":
+            continue
+        if name in _NOT_YET:
+            raise ConfigurationError(f"{name}: version {__version__} has no {_NOT_YET[name]} yet")
+        if name.startswith("AI_PROXY_") and name not in _VARIABLES:
+            raise ConfigurationError(f"{name}: there is no such variable")
+
+
+def _require(found: Mapping[str, Any]) -> None:
+    if "upstream" not in found:
+        raise ConfigurationError("AI_PROXY_UPSTREAM: set the upstream's base URL, or 'fake'")
+    if not any(found.get(way) for way in ("identify", "api_keys", "anonymous")):
+        raise ConfigurationError(
+            "AI_PROXY_API_KEYS: say who may call with 'subject=key,…' here, with "
+            "AI_PROXY_ANONYMOUS=1, or with identify= in the code"
+        )
+
+
+def _parsed(name: str, value: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+
+
+def _upstream(value: str) -> str:
+    return value if value == "fake" else Upstream(base_url=value).base_url
+
+
+def _api_key(value: str) -> str:
+    if not re.fullmatch(r"[!-~]+", value):
+        raise ConfigurationError("a key is visible ASCII without spaces")
+    return value
+
+
+def _api_keys(value: str) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    for position, item in enumerate(value.split(","), 1):
+        subject, separator, key = (part.strip() for part in item.partition("="))
+        if not separator or not subject or not key:
+            # The item is not shown: it may be a key.
+            raise ConfigurationError(f"item {position} is not of the form subject=key")
+        if subject in keys:
+            raise ConfigurationError(f"{subject!r} is there twice")
+        keys[subject] = key
+    ApiKeys(keys)
+    return keys
+
+
+def _anonymous(value: str) -> bool:
+    if value not in ("0", "1"):
+        raise ConfigurationError("write 1 to admit everybody, or 0")
+    return value == "1"
+
+
+def _size(value: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)", value)
+    if match is None or not int(match[1]):
+        raise ConfigurationError(f"{value!r}: write a number of bytes like 64M")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _timeouts(value: str) -> Timeouts:
+    seconds: dict[str, float] = {}
+    for item in value.split(","):
+        name, _, number = (part.strip() for part in item.partition("="))
+        if name not in Timeouts.__slots__ or name in seconds:
+            raise ConfigurationError(f"{item.strip()!r}: write each of {_TIMEOUT_NAMES} once")
+        try:
+            seconds[name] = float(number)
+        except ValueError:
+            raise ConfigurationError(f"{item.strip()!r}: write seconds, like {name}=5") from None
+    return Timeouts(**seconds)
+
+
+def _fake(found: dict[str, Any]) -> Upstream:
+    from ai_proxy_mw.testing import FakeUpstream  # noqa: PLC0415 - not needed in production
+
+    return Upstream(
+        base_url="http://fake.invalid/v1",
+        api_key=found.pop("api_key", None),
+        timeouts=found.pop("timeouts", None) or Timeouts(),
+        transport=FakeUpstream().transport(),
+    )
+
+
+_TIMEOUT_NAMES = ", ".join(Timeouts.__slots__)
+
+_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "AI_PROXY_UPSTREAM": ("upstream", _upstream),
+    "AI_PROXY_API_KEY": ("api_key", _api_key),
+    "AI_PROXY_API_KEYS": ("api_keys", _api_keys),
+    "AI_PROXY_ANONYMOUS": ("anonymous", _anonymous),
+    "AI_PROXY_PREFIX": ("prefix", check_prefix),
+    "AI_PROXY_MAX_BODY": ("max_body", _size),
+    "AI_PROXY_TIMEOUTS": ("timeouts", _timeouts),
+}

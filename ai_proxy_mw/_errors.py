@@ -1,0 +1,210 @@
+"""Every way a call can end badly, and how each is told to the caller.
+
+ProxyError
+├── InvalidRequest                 400
+├── Unauthorized                   401
+├── Forbidden                      403
+├── NotFound                       404
+├── MethodNotAllowed               405
+├── RequestTimeout                 408
+├── PayloadTooLarge                413
+├── Unavailable                    503
+├── InternalError                  500
+└── UpstreamError                  502
+    ├── UpstreamUnreachable        502
+    ├── UpstreamDisconnected       502
+    │   └── StaleConnection        502
+    ├── UpstreamProtocolError      502
+    ├── UpstreamBusy               503
+    └── UpstreamTimeout            504
+ConfigurationError                 a wrong argument or environment variable
+ClientGone                         the caller left: nobody is there to be told
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._types import RawHeaders
+
+
+class ConfigurationError(ValueError):
+    """An argument or environment variable is wrong; the text says what to write instead."""
+
+
+class ClientGone(Exception):
+    """The caller closed the connection."""
+
+
+class ProxyError(Exception):
+    """Base of the errors that have an answer; each knows its status, type and code."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: str = "internal_error"
+    retry_after: int | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+
+    def body(self) -> bytes:
+        """The OpenAI error object as JSON."""
+        return msgspec.json.encode(
+            {
+                "error": {
+                    "message": self.message,
+                    "type": self.type,
+                    "param": self.param,
+                    "code": self.code,
+                }
+            }
+        )
+
+    def headers(self) -> RawHeaders:
+        """The header lines that belong to this error."""
+        if self.retry_after is None:
+            return []
+        return [(b"retry-after", b"%d" % self.retry_after)]
+
+
+class InvalidRequest(ProxyError):
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class Unauthorized(ProxyError):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+    def __init__(self, message: str = "You need to be signed in to call this API.") -> None:
+        super().__init__(message)
+
+    def headers(self) -> RawHeaders:
+        # RFC 9110, section 11.6.1: a 401 must name the way to authenticate.
+        return [(b"www-authenticate", b"Bearer")]
+
+
+class Forbidden(ProxyError):
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+    def __init__(self, message: str = "You may not call this API.") -> None:
+        super().__init__(message)
+
+
+class NotFound(ProxyError):
+    status = 404
+    type = "invalid_request_error"
+    code = "unknown_url"
+
+    def __init__(self, message: str = "There is no such endpoint here.") -> None:
+        super().__init__(message)
+
+
+class MethodNotAllowed(ProxyError):
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+    def __init__(self, allow: str) -> None:
+        super().__init__(f"This endpoint takes {allow}.")
+        self.allow = allow
+
+    def headers(self) -> RawHeaders:
+        return [(b"allow", self.allow.encode("ascii"))]
+
+
+class RequestTimeout(ProxyError):
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+    def __init__(self) -> None:
+        super().__init__("The request body did not arrive in time.")
+
+
+class PayloadTooLarge(ProxyError):
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The request body is larger than {limit} bytes.")
+
+
+class Unavailable(ProxyError):
+    status = 503
+    code = "unavailable"
+    retry_after = 1
+
+    def __init__(self, message: str = "The service is stopping.") -> None:
+        super().__init__(message)
+
+
+class InternalError(ProxyError):
+    def __init__(self) -> None:
+        # Says nothing of the inside; the log has the traceback under the request id.
+        super().__init__("Something went wrong on our side.")
+
+
+class UpstreamError(ProxyError):
+    """The upstream did not answer as it should. The text never names it."""
+
+    status = 502
+    type = "upstream_error"
+    code = "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    code = "upstream_unreachable"
+
+    def __init__(self) -> None:
+        super().__init__("The upstream service could not be reached.")
+
+
+class UpstreamDisconnected(UpstreamError):
+    code = "upstream_disconnected"
+
+    def __init__(self) -> None:
+        super().__init__("The upstream service broke off the connection.")
+
+
+class StaleConnection(UpstreamDisconnected):
+    """A kept connection was closed before anything of the answer came."""
+
+
+class UpstreamProtocolError(UpstreamError):
+    code = "upstream_bad_response"
+
+    def __init__(self) -> None:
+        super().__init__("The upstream service gave an answer that cannot be read.")
+
+
+class UpstreamBusy(UpstreamError):
+    status = 503
+    code = "upstream_busy"
+    retry_after = 1
+
+    def __init__(self) -> None:
+        super().__init__("All connections to the upstream service are in use.")
+
+
+class UpstreamTimeout(UpstreamError):
+    """`waited_for` is one of connect, write, first_byte, idle, total."""
+
+    status = 504
+    code = "upstream_timeout"
+
+    def __init__(self, waited_for: str) -> None:
+        super().__init__("The upstream service did not answer in time.")
+        self.waited_for = waited_for

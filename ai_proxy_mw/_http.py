@@ -1,0 +1,210 @@
+"""Request, Response and Body: what walks the corridor."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._incoming import RequestBody
+    from ai_proxy_mw._types import RawHeaders, Scope
+
+T = TypeVar("T")
+
+
+class Headers:
+    """A read-only view of header lines; names are compared without case.
+
+    `raw` is the list itself, for those who pass lines on as they are.
+    """
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self.raw = raw
+
+    def get(self, name: str) -> str | None:
+        """The first line of that name, or None."""
+        key = name.lower().encode("latin-1")
+        for candidate, value in self.raw:
+            if candidate == key:
+                return value.decode("latin-1")
+        return None
+
+    def get_all(self, name: str) -> list[str]:
+        """Every line of that name, in their order."""
+        key = name.lower().encode("latin-1")
+        return [value.decode("latin-1") for candidate, value in self.raw if candidate == key]
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for name, value in self.raw:
+            yield name.decode("latin-1"), value.decode("latin-1")
+
+    def __repr__(self) -> str:
+        # Values hold credentials, so only the names are shown.
+        return f"Headers({[name.decode('latin-1') for name, _ in self.raw]!r})"
+
+
+class Ending(enum.Enum):
+    """How a response body ended."""
+
+    COMPLETE = "complete"
+    CUT = "cut"  # the upstream broke off or went silent
+    CANCELLED = "cancelled"  # the caller left
+    FAILED = "failed"  # a fault of ours
+
+
+class Observer(Protocol):
+    """Watches a response body on its way out. Called in the event loop, so it must be quick."""
+
+    def chunk(self, data: bytes) -> None: ...
+
+    def end(self, how: Ending) -> None: ...
+
+
+class Body(ABC):
+    """Bytes that arrive over time.
+
+    A class and not a generator: closing a generator that never started skips its `finally`.
+    `ended` is true as soon as it is known that no further piece follows the last one given,
+    which lets a door mark that piece as the last instead of sending an empty one after it.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def ended(self) -> bool: ...
+
+    def __aiter__(self) -> Body:
+        return self
+
+    @abstractmethod
+    async def __anext__(self) -> bytes: ...
+
+    async def ready(self) -> None:
+        """Wait until the first piece is there, or the end; raises what reading it would raise."""
+        return
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of whatever delivers the rest. May be called twice, and in mid-body."""
+
+
+class BytesBody(Body):
+    """A body that is all there."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    @property
+    def ended(self) -> bool:
+        return not self._content
+
+    async def __anext__(self) -> bytes:
+        if not self._content:
+            raise StopAsyncIteration
+        content, self._content = self._content, b""
+        return content
+
+    async def aclose(self) -> None:
+        self._content = b""
+
+
+class Response:
+    """What a handler answers: a head, a body, and who watches the body leave.
+
+    `event_stream` says that the body is server-sent events, whose pieces must not wait.
+    """
+
+    __slots__ = ("body", "event_stream", "headers", "observers", "status")
+
+    def __init__(self, status: int, headers: RawHeaders, body: Body | bytes = b"") -> None:
+        self.status = status
+        self.headers = headers
+        self.body = BytesBody(body) if isinstance(body, bytes) else body
+        self.event_stream = False
+        self.observers: list[Observer] = []
+
+    def __repr__(self) -> str:
+        return f"Response({self.status})"
+
+
+class RunSync(Protocol):
+    """Runs a blocking function where the host framework's context is valid, off the loop."""
+
+    async def __call__(self, function: Callable[[], T], /) -> T: ...
+
+
+class Request:
+    """A call on its way through the corridor.
+
+    `path` is what follows the prefix, decoded and checked, e.g. `/chat/completions`. `scope` is
+    the ASGI scope and `environ` the WSGI environment; the door that took the call sets one of
+    them. `client` is the address the connection came from. Stages further in find what the
+    stages before them made out: `endpoint`, `subject`.
+    """
+
+    __slots__ = (
+        "body",
+        "client",
+        "endpoint",
+        "environ",
+        "headers",
+        "id",
+        "method",
+        "path",
+        "query",
+        "run_sync",
+        "scope",
+        "subject",
+    )
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        path: str | None,
+        query: bytes,
+        headers: RawHeaders,
+        body: RequestBody,
+        client: str | None,
+        request_id: str,
+        run_sync: RunSync,
+        scope: Scope | None = None,
+        environ: dict[str, Any] | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = Headers(headers)
+        self.body = body
+        self.client = client
+        self.id = request_id
+        self.run_sync = run_sync
+        self.scope = scope
+        self.environ = environ
+        self.endpoint = ""
+        self.subject = ""
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The caller's cookies; a header that is no cookie header gives none (RFC 6265)."""
+        jar: SimpleCookie = SimpleCookie()
+        for line in self.headers.get_all("cookie"):
+            try:
+                jar.load(line)
+            except CookieError:
+                return {}
+        return {name: morsel.value for name, morsel in jar.items()}
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.path} id={self.id})"

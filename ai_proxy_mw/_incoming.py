@@ -1,0 +1,102 @@
+"""The caller's body on its way in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from ai_proxy_mw._errors import PayloadTooLarge, RequestTimeout
+from ai_proxy_mw._http import Body
+
+Pull = Callable[[], Awaitable[tuple[bytes, bool]]]
+"""Waits for a piece of the caller's body; true with it if that was the last."""
+
+
+class RequestBody(Body):
+    """The caller's body as it arrives, counted against a cap and a patience.
+
+    `declared` is its Content-Length, or None; `limit` the most bytes taken; `patience` the seconds
+    that each further piece may take. Raises PayloadTooLarge, RequestTimeout and ClientGone.
+    """
+
+    __slots__ = ("_ended", "_first", "_pull", "declared", "limit", "patience", "received")
+
+    def __init__(
+        self, pull: Pull, *, declared: int | None, limit: int, patience: float, empty: bool = False
+    ) -> None:
+        self._pull = pull
+        self._first: bytes | None = None
+        self._ended = empty
+        self.declared = declared
+        self.limit = limit
+        self.patience = patience
+        self.received = 0
+
+    @property
+    def ended(self) -> bool:
+        return self._ended and self._first is None
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the caller has sent all of it, read by somebody or not."""
+        return self._ended
+
+    async def whole(self) -> bytes | None:
+        """Wait for the first piece: all of the body if that was it, else None.
+
+        After None, iterating still gives that piece first. Calls come whole almost always;
+        this tells them from uploads without holding an upload.
+        """
+        if self._ended:
+            return b""
+        first = await self._next()
+        if self.arrived:
+            return first
+        self._first = first
+        return None
+
+    async def __anext__(self) -> bytes:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        if self._ended:
+            raise StopAsyncIteration
+        return await self._next()
+
+    async def _next(self) -> bytes:
+        if self.declared is not None and self.declared > self.limit:
+            raise PayloadTooLarge(self.limit)
+        chunk, self._ended = await self._patiently()
+        while not chunk and not self._ended:
+            chunk, self._ended = await self._patiently()
+        self.received += len(chunk)
+        if self.received > self.limit:
+            raise PayloadTooLarge(self.limit)
+        return chunk
+
+    async def _patiently(self) -> tuple[bytes, bool]:
+        # asyncio.timeout() costs four times as much as this, on every request.
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        cancelling = task.cancelling()
+        rang = False
+
+        def ring() -> None:
+            nonlocal rang
+            rang = True
+            task.cancel()
+
+        alarm = loop.call_later(self.patience, ring)
+        try:
+            return await self._pull()
+        except asyncio.CancelledError:
+            if rang and task.uncancel() <= cancelling:
+                raise RequestTimeout from None
+            raise
+        finally:
+            alarm.cancel()
+
+    async def aclose(self) -> None:
+        self._first = None
+        self._ended = True

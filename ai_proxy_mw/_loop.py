@@ -1,0 +1,96 @@
+"""The event loop behind the WSGI door: one thread per process, started when first needed."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import importlib
+import os
+import threading
+from collections.abc import Awaitable, Callable
+
+Closer = Callable[[], Awaitable[None]]
+
+STOP_WITHIN = 2.0
+"""Seconds that the end of the process waits for connections to close."""
+
+
+class LoopThread:
+    """Runs an event loop in a daemon thread until `stop`."""
+
+    def __init__(self) -> None:
+        self.loop = _new_event_loop()
+        self._closers: dict[int, Closer] = {}
+        self._thread = threading.Thread(target=self._run, name="ai_proxy_mw", daemon=True)
+        self._thread.start()
+
+    def at_stop(self, owner: object, close: Closer) -> None:
+        """Have `close` awaited before the loop ends; once for each owner."""
+        self._closers[id(owner)] = close
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self._begin_stop)
+            self._thread.join(STOP_WITHIN)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+    def _begin_stop(self) -> None:
+        self._stopping = self.loop.create_task(self._close_all())
+
+    async def _close_all(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for close in self._closers.values():
+            await close()
+        # The transports that were aborted report it to their protocols in the next round.
+        self.loop.call_soon(self.loop.stop)
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+_lock = threading.Lock()
+_current: LoopThread | None = None
+
+
+def loop_thread() -> LoopThread:
+    """This process's loop thread. A fork (gunicorn's --preload) leaves the parent's behind."""
+    global _current  # noqa: PLW0603 - there is one per process, like the process
+    current = _current
+    if current is None:
+        with _lock:
+            if _current is None:
+                _current = LoopThread()
+            current = _current
+    return current
+
+
+def _forget() -> None:
+    # Threads do not survive a fork, and the lock may be held by one that did not.
+    global _lock, _current  # noqa: PLW0603 - see above
+    _lock = threading.Lock()
+    _current = None
+
+
+@atexit.register
+def _stop() -> None:
+    if _current is not None:
+        _current.stop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,151 @@
+"""AIProxy: one object configures one proxy, owns its connections, and is given to the doors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, TypedDict
+
+from ai_proxy_mw._config import Timeouts, Upstream
+from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS, Endpoints
+from ai_proxy_mw._errors import ConfigurationError
+from ai_proxy_mw._header_rules import Outward
+from ai_proxy_mw._identify import choose
+from ai_proxy_mw._paths import check_prefix
+from ai_proxy_mw._pipeline import build
+from ai_proxy_mw.stages.relay import Relay
+from ai_proxy_mw.upstream.native import NativeTransport
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from typing_extensions import Unpack
+
+    from ai_proxy_mw._identify import Identify
+    from ai_proxy_mw._types import Handler
+    from ai_proxy_mw.upstream.base import Transport
+
+MAX_BODY = 64 * 1024 * 1024
+
+
+class ProxyOptions(TypedDict, total=False):
+    """The arguments of AIProxy, for those who pass them on."""
+
+    upstream: str | Upstream
+    api_key: str | None
+    identify: Identify | None
+    api_keys: Mapping[str, str] | None
+    anonymous: bool
+    prefix: str
+    endpoints: Iterable[str]
+    forward_headers: Iterable[str]
+    max_body: int
+    timeouts: Timeouts | None
+
+
+class AIProxy:
+    """A proxy to an OpenAI-compatible upstream, ready for a door.
+
+    upstream: the base URL as for the provider's SDK, or an `Upstream`.
+    api_key: the provider's key; it never reaches a caller.
+    identify: your function `(Request) -> str | None`, sync or async: who is calling, or None.
+    api_keys: the keys you have issued, as `{subject: key}`.
+    anonymous: True admits everybody; the subject is then the caller's address.
+    prefix: the path under which the proxy lives.
+    endpoints: what may be relayed; see `DEFAULT_ENDPOINTS`.
+    forward_headers: request headers to pass on besides those every provider knows.
+    max_body: the most bytes of a request body; more is 413.
+    timeouts: the patience with the upstream and the caller.
+
+    Exactly one of identify, api_keys and anonymous is needed. Raises ConfigurationError.
+    Connections are opened when they are first needed and closed by `aclose()`, which the ASGI
+    door calls at the end of the app's lifespan; the proxy can be used again after it.
+    """
+
+    def __init__(
+        self,
+        *,
+        upstream: str | Upstream,
+        api_key: str | None = None,
+        identify: Identify | None = None,
+        api_keys: Mapping[str, str] | None = None,
+        anonymous: bool = False,
+        prefix: str = "/v1",
+        endpoints: Iterable[str] = DEFAULT_ENDPOINTS,
+        forward_headers: Iterable[str] = (),
+        max_body: int = MAX_BODY,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        if not isinstance(max_body, int) or max_body < 1:
+            raise ConfigurationError(f"max_body={max_body!r}: write a number of bytes above 0")
+        self.upstream = _upstream(upstream, api_key, timeouts)
+        self.prefix = check_prefix(prefix)
+        self.max_body = max_body
+        self._transport = _transport(self.upstream)
+        self.handle: Handler = build(
+            endpoints=Endpoints(endpoints),
+            identify=choose(identify, api_keys, anonymous),
+            relay=Relay(self.upstream, self._transport, Outward(self.upstream, forward_headers)),
+        )
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, **options: Unpack[ProxyOptions]
+    ) -> Self:
+        """A proxy as the `AI_PROXY_*` variables say; `options` given here go before them.
+
+        `environ` is `os.environ` unless another mapping is given. Raises ConfigurationError with
+        the name of the variable that is wrong.
+        """
+        from ai_proxy_mw._env import read  # noqa: PLC0415 - the only room that names back ends
+
+        return cls(**read(environ, options))
+
+    async def aclose(self) -> None:
+        """Close the connections that the running event loop has open."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"AIProxy(upstream={self.upstream!r}, prefix={self.prefix!r})"
+
+
+def of(proxy: AIProxy | None, options: ProxyOptions) -> AIProxy:
+    """The proxy that a door was given, or one of the options it was given instead."""
+    if proxy is None:
+        if "upstream" not in options:
+            raise ConfigurationError("give proxy=AIProxy(...), or upstream= and the rest")
+        return AIProxy(**options)
+    if options:
+        raise ConfigurationError(
+            f"give proxy= or AIProxy's own arguments, not both: {sorted(options)}"
+        )
+    return proxy
+
+
+def _upstream(upstream: str | Upstream, api_key: str | None, timeouts: Timeouts | None) -> Upstream:
+    if isinstance(upstream, Upstream):
+        if api_key is not None or timeouts is not None:
+            raise ConfigurationError("with upstream=Upstream(...), give it api_key= and timeouts=")
+        return upstream
+    return Upstream(base_url=upstream, api_key=api_key, timeouts=timeouts or Timeouts())
+
+
+def _transport(upstream: Upstream) -> Transport:
+    if upstream.transport is not None:
+        return upstream.transport
+    if upstream.client is not None:
+        from ai_proxy_mw.upstream.httpx import HttpxTransport  # noqa: PLC0415 - seldom needed
+
+        return HttpxTransport(upstream.client)
+    return NativeTransport(max_connections=upstream.max_connections, keepalive=upstream.keepalive)

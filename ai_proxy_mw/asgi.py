@@ -1,0 +1,220 @@
+"""The ASGI door: for FastAPI, Starlette, Django under ASGI, and any other ASGI app."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from ai_proxy_mw._calls import declared_length, request_id
+from ai_proxy_mw._delivery import Truncated, deliver
+from ai_proxy_mw._errors import ClientGone
+from ai_proxy_mw._http import Request
+from ai_proxy_mw._incoming import RequestBody
+from ai_proxy_mw._paths import below, is_tricky
+from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ai_proxy_mw._types import ASGIApp, Message, Receive, Scope, Send
+
+T = TypeVar("T")
+
+WATCH_AFTER = 0.02
+"""Seconds after which somebody listens for the caller's leaving. Quick answers do without."""
+
+
+class AIProxyMiddleware:
+    """Serves the proxy under its prefix and leaves everything else to `app`.
+
+    Give it `proxy=` or the arguments of `AIProxy`. Without an app it can be mounted or served
+    alone; everything outside the prefix is then 404.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp | None = None,
+        *,
+        proxy: AIProxy | None = None,
+        **options: Unpack[ProxyOptions],
+    ) -> None:
+        self.app: ASGIApp = app or _alone
+        self._is_alone = app is None
+        self.proxy = of(proxy, options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            rest = below(self.proxy.prefix, scope["path"], scope.get("root_path", ""))
+            if rest is not None or self._is_alone:
+                await _Call(self.proxy, scope, rest, receive, send).run()
+                return
+        elif scope["type"] == "lifespan":
+            send = self._closing(send)
+        await self.app(scope, receive, send)
+
+    def _closing(self, send: Send) -> Send:
+        """Closes the proxy's connections when the app has finished its shutdown."""
+
+        async def forward(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown."):
+                await self.proxy.aclose()
+            await send(message)
+
+        return forward
+
+
+class _Call:
+    """One request from its scope to the last byte of its answer."""
+
+    __slots__ = (
+        "_body",
+        "_head_sent",
+        "_proxy",
+        "_receive",
+        "_request",
+        "_response",
+        "_send",
+        "_watch",
+    )
+
+    def __init__(
+        self, proxy: AIProxy, scope: Scope, rest: str | None, receive: Receive, send: Send
+    ) -> None:
+        headers = [(name.lower(), value) for name, value in scope["headers"] if b"_" not in name]
+        self._proxy = proxy
+        self._receive = receive
+        self._send = send
+        self._head_sent = False
+        self._body = RequestBody(
+            self._pull,
+            declared=declared_length(headers),
+            limit=proxy.max_body,
+            patience=proxy.upstream.timeouts.body,
+        )
+        client = scope.get("client")
+        self._request = Request(
+            method=scope["method"],
+            path=None if is_tricky(scope.get("raw_path") or b"") else rest,
+            query=scope["query_string"],
+            headers=headers,
+            body=self._body,
+            client=client[0] if client else None,
+            request_id=request_id(headers),
+            run_sync=run_sync,
+            scope=scope,
+        )
+
+    async def run(self) -> None:
+        watch = self._watch = _Watch(self._receive, self._body)
+        try:
+            self._response = await self._proxy.handle(self._request)
+            watch.answering = True
+            if self._response.event_stream:
+                await self._start()
+            await deliver(self._response, self._write)
+        except (ClientGone, Truncated):
+            return  # the server sees an answer without its end, and closes the connection
+        except asyncio.CancelledError:
+            if not watch.caused_cancel():
+                raise
+        finally:
+            watch.off()
+
+    async def _pull(self) -> tuple[bytes, bool]:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message.get("body", b""), not message.get("more_body", False)
+
+    async def _start(self) -> None:
+        self._head_sent = True
+        response = self._response
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": response.status,
+                "headers": response.headers,
+            }
+        )
+
+    async def _write(self, chunk: bytes, last: bool) -> None:
+        if not self._head_sent:
+            await self._start()
+        if last:
+            # The server reports the end of the answer as a leaving, too.
+            self._watch.off()
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": not last})
+
+
+class _Watch:
+    """Cancels the task that serves a call when its caller leaves.
+
+    Until the body has come, reading it tells; from then on somebody must listen. That costs a
+    task, so it begins only when an answer takes longer than a cached or refused one does.
+    """
+
+    __slots__ = (
+        "_body",
+        "_cancelling",
+        "_gone",
+        "_listener",
+        "_receive",
+        "_task",
+        "_timer",
+        "answering",
+    )
+
+    def __init__(self, receive: Receive, body: RequestBody) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._receive = receive
+        self._body = body
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._gone = False
+        self._listener: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._begin)
+        self.answering = False
+
+    def caused_cancel(self) -> bool:
+        """Whether the cancellation under way is ours alone; it then counts as dealt with."""
+        return self._gone and self._task.uncancel() <= self._cancelling
+
+    def off(self) -> None:
+        self._timer.cancel()
+        if self._listener is not None:
+            self._listener.cancel()
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self.answering or self._body.arrived:
+            self._listener = loop.create_task(self._listen())
+        else:
+            self._timer = loop.call_later(WATCH_AFTER, self._begin)
+
+    async def _listen(self) -> None:
+        # What may still come of a body was not wanted: the answer is on its way already.
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._task.cancel()
+
+
+async def _alone(scope: Scope, receive: Receive, send: Send) -> None:
+    """What is not HTTP, where no app stands behind the proxy to take it."""
+    await receive()
+    if scope["type"] == "lifespan":
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+    else:
+        await send({"type": "websocket.close"})
+
+
+async def run_sync(function: Callable[[], T], /) -> T:
+    """Run a blocking function in a thread, with the caller's context variables."""
+    # Not thread_sensitive: that would make one slow function hold up all others.
+    from asgiref.sync import sync_to_async  # noqa: PLC0415 - 20 ms of import, seldom needed
+
+    return await sync_to_async(function, thread_sensitive=False)()

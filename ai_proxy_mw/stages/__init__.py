@@ -1,0 +1,1 @@
+"""The rooms of the corridor. Each is one file, and none knows another."""

@@ -1,0 +1,91 @@
+"""The end of the corridor: sends the call to the upstream and brings the answer back."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ai_proxy_mw._encoding import Decoded, accepts, can_decode
+from ai_proxy_mw._errors import InvalidRequest, UpstreamProtocolError
+from ai_proxy_mw._header_rules import Outward, inward
+from ai_proxy_mw.upstream.base import Outbound
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._config import Upstream
+    from ai_proxy_mw._http import Request, Response
+    from ai_proxy_mw._types import RawHeaders
+    from ai_proxy_mw.upstream.base import Transport
+
+_QUERY = re.compile(rb"[!$-;=?-~]*")  # visible ASCII but " # < > (RFC 3986, section 3.4, and more)
+
+
+class Relay:
+    """The one way out of the house: whatever goes upstream passes here."""
+
+    def __init__(self, upstream: Upstream, transport: Transport, outward: Outward) -> None:
+        self._upstream = upstream
+        self._transport = transport
+        self._outward = outward
+
+    async def __call__(self, request: Request) -> Response:
+        headers = self._outward(request.headers.raw)
+        target = self._target(request)
+        body = await request.body.whole()
+        response = await self._transport.send(
+            Outbound(
+                method=request.method,
+                origin=self._upstream.origin,
+                target=target,
+                headers=headers,
+                body=request.body if body is None else body,
+                timeouts=self._upstream.timeouts,
+            )
+        )
+        try:
+            return await _for_the_caller(request, response)
+        except BaseException:
+            await response.body.aclose()
+            raise
+
+    def _target(self, request: Request) -> bytes:
+        # `path` is of the endpoint's own characters, none of which needs encoding.
+        path = f"{self._upstream.path}{request.path}".encode("ascii")
+        if not request.query:
+            return path
+        if not _QUERY.fullmatch(request.query):
+            raise InvalidRequest("The query string has characters that must be encoded.")
+        return b"%b?%b" % (path, request.query)
+
+
+async def _for_the_caller(request: Request, response: Response) -> Response:
+    coding = content_type = b""
+    for name, value in response.headers:
+        if name == b"content-encoding":
+            coding = value.strip().lower()
+        elif name == b"content-type":
+            content_type = value
+    response.headers = inward(response.headers)
+    response.event_stream = content_type[:17].lower() == b"text/event-stream"
+    if coding and coding != b"identity" and request.method != "HEAD":
+        _settle_coding(request, response, coding)
+    if response.event_stream:
+        response.headers.append((b"x-accel-buffering", b"no"))
+    else:
+        # While nothing has been sent, a broken answer can still become a plain error.
+        await response.body.ready()
+    return response
+
+
+def _settle_coding(request: Request, response: Response, coding: bytes) -> None:
+    """Compressed answers pass compressed to who accepts that; event streams never do."""
+    accepted = accepts((request.headers.get("accept-encoding") or "").encode("latin-1"), coding)
+    if accepted and not response.event_stream:
+        return
+    if not can_decode(coding):
+        raise UpstreamProtocolError
+    response.body = Decoded(response.body, coding)
+    response.headers = _without(response.headers, b"content-encoding", b"content-length", b"etag")
+
+
+def _without(headers: RawHeaders, *names: bytes) -> RawHeaders:
+    return [line for line in headers if line[0] not in names]

@@ -1,0 +1,1 @@
+"""How a call leaves the house: the Transport protocol and what implements it."""

@@ -1,0 +1,178 @@
+"""The connections to one origin: kept, capped, handed out in order."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ai_proxy_mw._errors import UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
+from ai_proxy_mw.upstream._connection import Connection
+from ai_proxy_mw.upstream._dial import dial
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._config import Timeouts
+    from ai_proxy_mw.upstream.base import Origin
+
+
+class Pool:
+    """Belongs to one event loop.
+
+    A caller that finds all connections in use waits in line. Whoever gives a connection up hands
+    it, or the right to open another (None), to the first in line, so nobody overtakes.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        limit: int,
+        keepalive: float,
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        self.origin = origin
+        self.keepalive = keepalive
+        self._loop = loop
+        self._limit = limit
+        self._ssl = ssl_context
+        self._all: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._dialling = 0
+        self._line: deque[asyncio.Future[Connection | None]] = deque()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._all)
+
+    @property
+    def idle_connections(self) -> int:
+        return len(self._idle)
+
+    async def acquire(self, timeouts: Timeouts, *, fresh: bool = False) -> Connection:
+        """A connection for one exchange; with `fresh`, one that has carried none.
+
+        Raises UpstreamBusy, UpstreamUnreachable, UpstreamTimeout("connect").
+        """
+        if fresh:
+            self._drop_idle()
+        now = self._loop.time()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable(now):
+                return connection
+            connection.abort()
+        if len(self._all) + self._dialling < self._limit:
+            self._dialling += 1
+            return await self._open(timeouts.connect)
+        handed = await self._wait_in_line(timeouts.pool)
+        if handed is None:
+            return await self._open(timeouts.connect)
+        if handed.usable(self._loop.time()):
+            return handed
+        handed.abort()  # closed between the handing over and now
+        return await self.acquire(timeouts)
+
+    def idle(self, connection: Connection) -> None:
+        """Take back a connection that can carry another exchange."""
+        waiter = self._next_in_line()
+        if waiter is not None:
+            waiter.set_result(connection)
+            return
+        if connection.keepalive <= 0:
+            connection.abort()
+            return
+        self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(self.keepalive, self._close_expired)
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection that is gone."""
+        if connection not in self._all:
+            return
+        self._all.remove(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._pass_on_right()
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().abort()
+
+    def close(self) -> None:
+        """Close all connections, those in use too."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for connection in list(self._all):
+            connection.shut()
+
+    async def _open(self, patience: float) -> Connection:
+        try:
+            async with asyncio.timeout(patience):
+                connection = await dial(
+                    self._loop, self.origin, lambda: Connection(self, self._loop), self._ssl
+                )
+        except TimeoutError:
+            self._give_up_right()
+            raise UpstreamTimeout("connect") from None
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host that IDNA cannot encode
+            self._give_up_right()
+            raise UpstreamUnreachable from error
+        except BaseException:
+            self._give_up_right()
+            raise
+        self._dialling -= 1
+        self._all.add(connection)
+        return connection
+
+    async def _wait_in_line(self, patience: float) -> Connection | None:
+        waiter: asyncio.Future[Connection | None] = self._loop.create_future()
+        self._line.append(waiter)
+        try:
+            async with asyncio.timeout(patience):
+                return await waiter
+        except TimeoutError:
+            self._leave_line(waiter)
+            raise UpstreamBusy from None
+        except asyncio.CancelledError:
+            self._leave_line(waiter)
+            raise
+
+    def _leave_line(self, waiter: asyncio.Future[Connection | None]) -> None:
+        if waiter.cancelled():
+            return  # whoever hands out skips it
+        # It was served in the moment it left: what it was given goes to the next.
+        handed = waiter.result()
+        if handed is None:
+            self._give_up_right()
+        else:
+            self.idle(handed)
+
+    def _next_in_line(self) -> asyncio.Future[Connection | None] | None:
+        while self._line:
+            waiter = self._line.popleft()
+            if not waiter.done():
+                return waiter
+        return None
+
+    def _give_up_right(self) -> None:
+        self._dialling -= 1
+        self._pass_on_right()
+
+    def _pass_on_right(self) -> None:
+        waiter = self._next_in_line()
+        if waiter is not None:
+            self._dialling += 1
+            waiter.set_result(None)
+
+    def _close_expired(self) -> None:
+        now = self._loop.time()
+        for connection in list(self._idle):
+            if now - connection.idle_since >= connection.keepalive:
+                connection.abort()
+        self._sweep = (
+            self._loop.call_later(self.keepalive, self._close_expired) if self._idle else None
+        )

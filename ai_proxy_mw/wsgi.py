@@ -1,0 +1,237 @@
+"""The WSGI door: for Flask, Django under WSGI, and any other WSGI app (PEP 3333)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from ai_proxy_mw._bridge import Bridge, Broken, Piece
+from ai_proxy_mw._calls import declared_length, request_id
+from ai_proxy_mw._delivery import Truncated, deliver
+from ai_proxy_mw._errors import ClientGone
+from ai_proxy_mw._http import Request
+from ai_proxy_mw._incoming import RequestBody
+from ai_proxy_mw._leaving import watch
+from ai_proxy_mw._loop import loop_thread
+from ai_proxy_mw._paths import below, is_tricky
+from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ai_proxy_mw._types import RawHeaders
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+logger = logging.getLogger("ai_proxy_mw")
+
+READ_SIZE = 64 * 1024
+
+_REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+class AIProxyWSGIMiddleware:
+    """Serves the proxy under its prefix and leaves everything else to `app`.
+
+    Give it `proxy=` or the arguments of `AIProxy`. Without an app everything outside the prefix
+    is 404. The work is done by one event loop in a thread of its own, started in each process
+    with its first call; the worker's thread reads the caller's body and writes the answer.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApp | None = None,
+        *,
+        proxy: AIProxy | None = None,
+        **options: Unpack[ProxyOptions],
+    ) -> None:
+        self.app = app
+        self.proxy = of(proxy, options)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        rest = below(self.proxy.prefix, environ.get("PATH_INFO", ""))
+        if rest is None and self.app is not None:
+            return self.app(environ, start_response)
+        return _Call(self.proxy, environ, rest).answer(start_response)
+
+
+class _Call:
+    """One request, seen from both threads: the worker's and the loop's."""
+
+    def __init__(self, proxy: AIProxy, environ: Environ, rest: str | None) -> None:
+        thread = loop_thread()
+        thread.at_stop(proxy, proxy.aclose)
+        self._proxy = proxy
+        self._environ = environ
+        self._loop = thread.loop
+        self._bridge = Bridge(thread.loop)
+        self._task: asyncio.Task[None] | None = None
+        self._left = False
+        self._head: tuple[int, RawHeaders] | None = None
+        self._remaining, empty = _framing(environ)
+        headers = _headers(environ)
+        body = RequestBody(
+            self._pull,
+            declared=declared_length(headers),
+            limit=proxy.max_body,
+            patience=proxy.upstream.timeouts.body,
+            empty=empty,
+        )
+        self._request = Request(
+            method=environ["REQUEST_METHOD"],
+            path=None if is_tricky(_raw_path(environ)) else rest,
+            query=environ.get("QUERY_STRING", "").encode("latin-1"),
+            headers=headers,
+            body=body,
+            client=environ.get("REMOTE_ADDR") or None,
+            request_id=request_id(headers),
+            run_sync=self._bridge.run_sync,
+            environ=environ,
+        )
+
+    # -- in the worker's thread --------------------------------------------------------------
+
+    def answer(self, start_response: StartResponse) -> Iterable[bytes]:
+        self._loop.call_soon_threadsafe(self._begin)
+        piece = self._bridge.take()
+        if isinstance(piece, Broken) or piece.head is None:
+            raise _broken_off()
+        status, headers = piece.head
+        start_response(
+            _REASONS.get(status) or f"{status} Unknown",
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
+        )
+        if piece.last:
+            return [piece.chunk] if piece.chunk else []
+        return _Rest(self._bridge, piece.chunk, self._leave)
+
+    def _leave(self) -> None:
+        self._loop.call_soon_threadsafe(self._on_leave)
+
+    def _read(self) -> tuple[bytes, bool]:
+        """A piece of `wsgi.input`, and whether it was the last."""
+        if self._remaining is None:
+            chunk = self._environ["wsgi.input"].read(READ_SIZE)
+            return chunk, not chunk
+        chunk = self._environ["wsgi.input"].read(min(READ_SIZE, self._remaining))
+        if not chunk and self._remaining:
+            raise ClientGone
+        self._remaining -= len(chunk)
+        return chunk, self._remaining == 0
+
+    # -- in the loop -------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._run())
+
+    def _on_leave(self) -> None:
+        self._left = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        stop_watching = watch(self._loop, self._environ, self._on_leave)
+        try:
+            response = await self._proxy.handle(self._request)
+            self._head = (response.status, response.headers)
+            if response.event_stream:
+                await self._write(b"", False)
+            await deliver(response, self._write)
+        except (ClientGone, Truncated):
+            self._bridge.break_off()
+        except asyncio.CancelledError:
+            self._bridge.break_off()
+            if not self._left:
+                raise  # the process is ending
+        except Exception:
+            # Nobody awaits this task; the worker must not wait for ever.
+            logger.exception("%s: the answer could not be sent", self._request.id)
+            self._bridge.break_off()
+        finally:
+            stop_watching()
+
+    async def _pull(self) -> tuple[bytes, bool]:
+        return await self._bridge.run_sync(self._read)
+
+    async def _write(self, chunk: bytes, last: bool) -> None:
+        head, self._head = self._head, None
+        await self._bridge.send(Piece(head, chunk, last))
+
+
+class _Rest:
+    """The answer after its first piece, as the WSGI server iterates it."""
+
+    def __init__(self, bridge: Bridge, first: bytes, leave: Callable[[], None]) -> None:
+        self._bridge = bridge
+        self._first: bytes | None = first
+        self._leave = leave
+        self._done = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._first is not None:
+            # Also if it is empty: most servers send the head with the first piece they are given.
+            first, self._first = self._first, None
+            return first
+        if self._done:
+            raise StopIteration
+        piece = self._bridge.take()
+        if isinstance(piece, Broken):
+            self._done = True
+            raise _broken_off()
+        self._done = piece.last
+        if piece.last and not piece.chunk:
+            raise StopIteration
+        return piece.chunk
+
+    def close(self) -> None:
+        """The server is done, or its caller has left: what still comes is not wanted."""
+        if not self._done:
+            self._done = True
+            self._leave()
+
+
+def _broken_off() -> OSError:
+    """Tells the server to close the connection, and not as if the answer were whole.
+
+    Servers take this number for a caller that has left, and do not log a fault of the app.
+    """
+    return ConnectionResetError(errno.ECONNRESET, "the answer was broken off")
+
+
+def _headers(environ: Environ) -> RawHeaders:
+    """The request's header lines. Servers turn `-` into `_`; names sent with `_` they must drop."""
+    headers = [
+        (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    ]
+    if environ.get("CONTENT_TYPE"):
+        headers.append((b"content-type", environ["CONTENT_TYPE"].encode("latin-1")))
+    if environ.get("CONTENT_LENGTH"):
+        headers.append((b"content-length", environ["CONTENT_LENGTH"].encode("latin-1")))
+    return headers
+
+
+def _framing(environ: Environ) -> tuple[int | None, bool]:
+    """How much of `wsgi.input` may be read (None: to its end), and whether there is no body."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length.isascii() and length.isdigit():
+        return int(length), int(length) == 0
+    # Only a server that ends its input itself can be read without a length.
+    terminated = bool(environ.get("wsgi.input_terminated")) and "HTTP_TRANSFER_ENCODING" in environ
+    return None, not terminated
+
+
+def _raw_path(environ: Environ) -> bytes:
+    """The path before decoding, where the server tells: gunicorn, Werkzeug, uWSGI, mod_wsgi."""
+    raw: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    return raw.partition("?")[0].encode("latin-1")
