@@ -61,7 +61,10 @@ class RequestBody(Body):
             return first
         if self._ended:
             raise StopAsyncIteration
-        return await self._next()
+        chunk = await self._next()
+        if not chunk:
+            raise StopAsyncIteration  # the end came alone
+        return chunk
 
     async def _next(self) -> bytes:
         if self.declared is not None and self.declared > self.limit:

@@ -17,9 +17,7 @@ from ai_proxy_mw.stages.relay import Relay
 from ai_proxy_mw.upstream.native import NativeTransport
 
 if TYPE_CHECKING:
-    from typing import Self
-
-    from typing_extensions import Unpack
+    from typing import Self, Unpack
 
     from ai_proxy_mw._identify import Identify
     from ai_proxy_mw._types import Handler

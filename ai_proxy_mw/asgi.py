@@ -15,7 +15,7 @@ from ai_proxy_mw._paths import below, is_tricky
 from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from ai_proxy_mw._types import ASGIApp, Message, Receive, Scope, Send
 

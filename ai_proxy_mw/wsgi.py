@@ -15,13 +15,13 @@ from ai_proxy_mw._delivery import Truncated, deliver
 from ai_proxy_mw._errors import ClientGone
 from ai_proxy_mw._http import Request
 from ai_proxy_mw._incoming import RequestBody
-from ai_proxy_mw._leaving import watch
+from ai_proxy_mw._leaving import Leaving
 from ai_proxy_mw._loop import loop_thread
 from ai_proxy_mw._paths import below, is_tricky
 from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from ai_proxy_mw._types import RawHeaders
 
@@ -136,7 +136,7 @@ class _Call:
             self._task.cancel()
 
     async def _run(self) -> None:
-        stop_watching = watch(self._loop, self._environ, self._on_leave)
+        leaving = Leaving(self._loop, self._environ, self._on_leave)
         try:
             response = await self._proxy.handle(self._request)
             self._head = (response.status, response.headers)
@@ -154,7 +154,7 @@ class _Call:
             logger.exception("%s: the answer could not be sent", self._request.id)
             self._bridge.break_off()
         finally:
-            stop_watching()
+            leaving.off()
 
     async def _pull(self) -> tuple[bytes, bool]:
         return await self._bridge.run_sync(self._read)

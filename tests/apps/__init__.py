@@ -1,0 +1,1 @@
+"""Apps that the tests serve as a user would, configured by environment."""
