@@ -85,8 +85,9 @@ class ApiKeys:
         presented = set(request.headers.get_all("x-api-key"))
         for line in request.headers.get_all("authorization"):
             scheme, _, credentials = line.partition(" ")
-            # Also one of another scheme counts, so that two different claims are never admitted.
-            presented.add(credentials.strip() if scheme.lower() == "bearer" else line)
+            if scheme.lower() != "bearer":
+                return None  # another claim, beside which no key is looked at
+            presented.add(credentials.strip())
         if len(presented) != 1:
             return None
         return self._subjects.get(_digest(presented.pop()))

@@ -91,6 +91,11 @@ def test_unknown_urls_and_bad_bodies(http: httpx.Client) -> None:
     assert wrong.json()["error"]["code"] == "invalid_type"
 
 
+def test_a_file_without_a_name_is_a_field(http: httpx.Client) -> None:
+    answer = http.post("/files", files={"file": (None, b"text")})
+    assert answer.json()["bytes"] == 0
+
+
 def test_a_json_body_has_a_limit(http: httpx.Client) -> None:
     assert http.post("/embeddings", content=bytes(65 << 20)).status_code == 413
 
@@ -429,11 +434,11 @@ def test_serving_in_the_same_loop(fake: FakeUpstream) -> None:
 def test_a_bug_is_told_and_closes_the_connection(
     server: FakeServer, fake: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fake.words = [b"not text"]  # type: ignore[list-item]
-    for body in ({"model": "m", "input": "x", "stream": True}, {"model": "m", "input": "x"}):
+    fake.words = [object()]  # type: ignore[list-item]
+    for body in (CHAT, STREAM):
         with closing(dial(server)) as connection:
-            connection.sendall(raw("/v1/responses", body))
-            assert b"completed" not in read_all(connection)
+            connection.sendall(raw(body=body))
+            assert b"[DONE]" not in read_all(connection)
     fake.wait_until_quiet()
-    assert fake.requests[0].outcome == "failed"
+    assert [seen.outcome for seen in fake.requests] == ["failed"] * 2
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [TypeError] * 2

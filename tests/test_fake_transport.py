@@ -125,6 +125,20 @@ def test_the_end_of_a_body_is_known(fake: FakeUpstream) -> None:
     assert fake.requests[0].outcome == "complete"
 
 
+def test_an_empty_download(server: FakeServer, fake: FakeUpstream) -> None:
+    fake.download_bytes = 0
+
+    async def main() -> bytes:
+        sent = outbound(b"", path="/v1/files/a/content", method="GET")
+        return await collect(await fake.transport().send(sent))
+
+    assert asyncio.run(main()) == b""
+    with httpx.Client(trust_env=False) as http:
+        assert http.get(f"{server.base_url}/files/a/content").content == b""
+    fake.wait_until_quiet()
+    assert [seen.outcome for seen in fake.requests] == ["complete"] * 2
+
+
 def test_faults_in_process(fake: FakeUpstream) -> None:
     fake.disconnect(after="accept")
     fake.disconnect()

@@ -500,7 +500,7 @@ _PATHS = [path for method, path in _routes._FIXED if method == "POST"] + [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     path=st.sampled_from(_PATHS),
     data=st.fixed_dictionaries(

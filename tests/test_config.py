@@ -1,0 +1,173 @@
+"""Wrong arguments fail at construction, with a sentence that says what to write instead."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import httpx
+import pytest
+
+from ai_proxy_mw import (
+    DEFAULT_ENDPOINTS,
+    AIProxy,
+    AIProxyMiddleware,
+    AIProxyWSGIMiddleware,
+    ConfigurationError,
+    ProxyOptions,
+    Timeouts,
+    Upstream,
+)
+from ai_proxy_mw._endpoints import Endpoints
+from ai_proxy_mw._errors import MethodNotAllowed, NotFound
+from ai_proxy_mw.testing import FakeUpstream
+
+BASE = "http://127.0.0.1:1/v1"
+
+
+def _who(request: object) -> str:
+    return "me"
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "nobody named": ({}, "exactly one way"),
+    "two ways": ({"anonymous": True, "api_keys": {"a": "k"}}, "exactly one way"),
+    "three ways": (
+        {"anonymous": True, "api_keys": {"a": "k"}, "identify": _who},
+        "exactly one way",
+    ),
+    "anonymous is a word": ({"anonymous": "no"}, "write True"),
+    "identify is no function": ({"identify": "me"}, "give a function"),
+    "no keys": ({"api_keys": {}}, "nobody could call"),
+    "empty key": ({"api_keys": {"a": " "}}, "is empty"),
+    "empty subject": ({"api_keys": {" ": "k"}}, "is empty"),
+    "same key": ({"api_keys": {"a": "k", "b": "k"}}, "the same key"),
+    "prefix without slash": ({"anonymous": True, "prefix": "v1"}, "write a path like"),
+    "prefix with slash": ({"anonymous": True, "prefix": "/v1/"}, "no slash at its end"),
+    "prefix is all": ({"anonymous": True, "prefix": "/"}, "write a path"),
+    "prefix climbs": ({"anonymous": True, "prefix": "/a/../b"}, "write a path"),
+    "max_body": ({"anonymous": True, "max_body": 0}, "above 0"),
+    "max_body text": ({"anonymous": True, "max_body": "64M"}, "above 0"),
+    "endpoint": ({"anonymous": True, "endpoints": ["/models"]}, "write one like"),
+    "endpoint with prefix": ({"anonymous": True, "endpoints": ["GET models"]}, "without the"),
+    "endpoint climbs": ({"anonymous": True, "endpoints": ["GET /../x/{id"]}, "write one like"),
+    "forward cookie": ({"anonymous": True, "forward_headers": ["Cookie"]}, "cannot be passed"),
+    "forward host": ({"anonymous": True, "forward_headers": ["HOST"]}, "cannot be passed"),
+    "forward x_y": ({"anonymous": True, "forward_headers": ["x_y"]}, "cannot be passed"),
+    "forward é": ({"anonymous": True, "forward_headers": ["é"]}, "cannot be passed"),
+    "upstream object and key": (
+        {"anonymous": True, "upstream": Upstream(base_url=BASE), "api_key": "k"},
+        "give it api_key=",
+    ),
+    "upstream object and timeouts": (
+        {"anonymous": True, "upstream": Upstream(base_url=BASE), "timeouts": Timeouts()},
+        "timeouts=",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_argument_is_refused(case: str) -> None:
+    arguments, says = WRONG[case]
+    for make in (AIProxy, AIProxyMiddleware, AIProxyWSGIMiddleware):
+        with pytest.raises(ConfigurationError, match=says):
+            make(**{"upstream": BASE, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"base_url": "api.openai.com/v1"}, "whole URL"),
+        ({"base_url": "ftp://api.openai.com"}, "whole URL"),
+        ({"base_url": "https://"}, "whole URL"),
+        ({"base_url": "https://a:0/v1"}, "whole URL"),
+        ({"base_url": "https://a:99999/v1"}, "Port out of range"),
+        ({"base_url": "https://[::1/v1"}, "base_url"),
+        ({"base_url": "https://a/v1?key=1"}, "no query"),
+        ({"base_url": "https://a/v1#x"}, "no query"),
+        ({"base_url": "https://ä.example/v1"}, "ASCII"),
+        ({"base_url": "https://a/v 1"}, "ASCII"),
+        ({"auth": "basic"}, "'bearer' or 'x-api-key'"),
+        ({"api_key": "sk a"}, "visible ASCII"),
+        ({"api_key": ""}, "visible ASCII"),
+        ({"headers": {"a b": "c"}}, "cannot be sent"),
+        ({"headers": {"a": "c\r\nd: e"}}, "cannot be sent"),
+        ({"client": object(), "transport": FakeUpstream().transport()}, "not both"),
+        ({"max_connections": 0}, "above 0"),
+        ({"keepalive": -1}, "write seconds"),
+    ],
+)
+def test_a_wrong_upstream_is_refused(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        Upstream(**{"base_url": BASE, **arguments})
+
+
+def test_a_password_in_the_base_url_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Upstream(base_url="https://user:hunter2@api.example/v1")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5", None, True])
+def test_timeouts_are_numbers_above_zero(seconds: Any) -> None:
+    with pytest.raises(ConfigurationError, match="above 0"):
+        Timeouts(idle=seconds)
+
+
+def test_no_repr_shows_a_key() -> None:
+    upstream = Upstream(base_url=BASE, api_key="sk-secret", headers={"x-token": "sk-secret"})
+    proxy = AIProxy(upstream=upstream, api_keys={"alice": "sk-secret"})
+    shown = [repr(proxy), repr(upstream), repr(AIProxyMiddleware(proxy=proxy)), str(vars(proxy))]
+    assert "sk-secret" not in "".join(shown)
+    assert "upstream" in shown[0]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "authority", "path"),
+    [
+        ("https://api.openai.com/v1", "api.openai.com", "/v1"),
+        ("https://api.openai.com:443/v1/", "api.openai.com", "/v1"),
+        ("http://[::1]:8080", "[::1]:8080", ""),
+        ("http://HOST:80/a/b", "host", "/a/b"),
+    ],
+)
+def test_a_base_url_is_taken_apart(base_url: str, authority: str, path: str) -> None:
+    upstream = Upstream(base_url=base_url)
+    assert upstream.authority == authority
+    assert upstream.path == path
+
+
+def test_the_doors_take_a_proxy_or_its_arguments_but_not_both() -> None:
+    proxy = AIProxy(upstream=BASE, anonymous=True)
+    for door in (AIProxyMiddleware, AIProxyWSGIMiddleware):
+        assert door(proxy=proxy).proxy is proxy
+        assert door(upstream=BASE, anonymous=True, prefix="/ai").proxy.prefix == "/ai"
+        with pytest.raises(ConfigurationError, match="not both"):
+            door(proxy=proxy, anonymous=True)
+        with pytest.raises(ConfigurationError, match="give proxy="):
+            door(anonymous=True)
+
+
+def test_the_options_are_the_proxys_arguments() -> None:
+    parameters = inspect.signature(AIProxy.__init__).parameters
+    assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name != "self")
+    written = {name: p.annotation for name, p in parameters.items() if name != "self"}
+    options = {n: ref.__forward_arg__ for n, ref in ProxyOptions.__annotations__.items()}
+    assert options == written
+
+
+def test_endpoints_are_narrowed_and_widened_as_a_set() -> None:
+    endpoints = Endpoints(DEFAULT_ENDPOINTS - {"GET /files"} | {"POST /rerank", "GET /a/{id}/b"})
+    assert endpoints.find("POST", "/rerank") == "POST /rerank"
+    assert endpoints.find("GET", "/a/7/b") == "GET /a/{id}/b"
+    assert endpoints.find("HEAD", "/models/meta/llama:3") == "GET /models/{id...}"
+    with pytest.raises(MethodNotAllowed):
+        endpoints.find("GET", "/files")
+    with pytest.raises(NotFound):
+        endpoints.find("GET", "/a/7/b/c")
+
+
+def test_an_httpx_client_is_taken(fake: FakeUpstream) -> None:
+    client = httpx.AsyncClient()
+    proxy = AIProxy(upstream=Upstream(base_url=BASE, client=client), anonymous=True)
+    assert type(proxy._transport).__name__ == "HttpxTransport"

@@ -1,0 +1,521 @@
+"""What only one door knows: lifespan, mounting, threads, forks."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import multiprocessing
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from asgiref.testing import ApplicationCommunicator
+from fastapi import FastAPI
+from flask import Flask
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from ai_proxy_mw import (
+    AIProxy,
+    AIProxyMiddleware,
+    AIProxyWSGIMiddleware,
+    Forbidden,
+    NativeTransport,
+    Request,
+    Upstream,
+)
+from ai_proxy_mw import _loop as loop_module
+from ai_proxy_mw._loop import LoopThread, loop_thread
+from ai_proxy_mw._paths import below
+from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
+from tests.conftest import IN_PROCESS
+from tests.servers import gunicorn, serve_asgi, serve_process, serve_wsgi
+
+STREAM = {"model": "fake-1", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def _proxy(fake: FakeUpstream, **options: Any) -> AIProxy:
+    upstream = Upstream(base_url=FAKE_BASE_URL, transport=fake.transport())
+    return AIProxy(upstream=upstream, **({"anonymous": True} | options))
+
+
+# -- ASGI ------------------------------------------------------------------------------------
+
+
+def test_the_apps_lifespan_runs_and_its_end_closes_the_connections(fake: FakeUpstream) -> None:
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> Any:
+        seen.append("up")
+        yield
+        seen.append("down")
+
+    with fake.serve() as upstream:
+        app = FastAPI(lifespan=lifespan)
+        app.add_middleware(AIProxyMiddleware, upstream=upstream.base_url, anonymous=True)
+        with serve_asgi(app) as url:
+            assert httpx.get(f"{url}/v1/models").status_code == 200
+            assert fake.connections_open == 1
+        assert seen == ["up", "down"]
+        fake.wait_until_quiet()
+
+
+@pytest.mark.parametrize("root_path", ["", "/behind/nginx"])
+def test_it_can_be_mounted(fake: FakeUpstream, root_path: str) -> None:
+    app = Starlette(routes=[Mount("/ai", AIProxyMiddleware(proxy=_proxy(fake)))])
+    with serve_asgi(app, root_path=root_path) as url:
+        assert httpx.get(f"{url}/ai/v1/models").status_code == 200
+        other = httpx.get(f"{url}/ai/elsewhere")
+        assert other.status_code == 404
+        assert other.json()["error"]["code"] == "unknown_url"
+        assert other.headers["x-request-id"]
+    assert [seen.path for seen in fake.requests] == ["/v1/models"]
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "rest"),
+    [
+        ("/v1/models", "", "/models"),
+        ("/v1", "", ""),
+        ("/v1x/models", "", None),
+        ("/shop/v1/models", "/shop", "/models"),  # uvicorn's way
+        ("/v1/models", "/shop", "/models"),  # a proxy in front has stripped it
+        ("/shopping/v1/models", "/shop", None),
+        ("/shop", "/shop", None),
+        ("/V1/models", "", None),
+        ("//v1/models", "", None),
+        ("/x/../v1/models", "", None),
+    ],
+)
+def test_the_prefix_is_found_below_the_root(path: str, root: str, rest: str | None) -> None:
+    assert below("/v1", path, root) == rest
+
+
+def test_served_alone_it_answers_lifespan_and_refuses_websockets(fake: FakeUpstream) -> None:
+    async def main() -> None:
+        app: Any = AIProxyMiddleware(proxy=_proxy(fake))
+        lifespan = ApplicationCommunicator(app, {"type": "lifespan"})
+        await lifespan.send_input({"type": "lifespan.startup"})
+        assert (await lifespan.receive_output())["type"] == "lifespan.startup.complete"
+        await lifespan.send_input({"type": "lifespan.shutdown"})
+        assert (await lifespan.receive_output())["type"] == "lifespan.shutdown.complete"
+        websocket = ApplicationCommunicator(app, {"type": "websocket", "path": "/v1/models"})
+        await websocket.send_input({"type": "websocket.connect"})
+        assert (await websocket.receive_output())["type"] == "websocket.close"
+
+    asyncio.run(main())
+
+
+def test_a_websocket_under_the_prefix_is_the_apps(fake: FakeUpstream) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    middleware: Any = AIProxyMiddleware(app, proxy=_proxy(fake))
+    asyncio.run(middleware({"type": "websocket", "path": "/v1/models"}, None, None))
+    assert seen == ["websocket"]
+
+
+def test_without_a_lifespan_it_works_and_can_be_closed_by_hand(fake: FakeUpstream) -> None:
+    async def main() -> None:
+        with fake.serve() as upstream:
+            async with AIProxy(upstream=upstream.base_url, anonymous=True) as proxy:
+                app = AIProxyMiddleware(proxy=proxy)
+                transport = httpx.ASGITransport(app)
+                async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+                    assert (await client.get("/v1/models")).status_code == 200
+                    assert fake.connections_open == 1
+            await asyncio.to_thread(fake.wait_until_quiet)
+
+    asyncio.run(main())
+
+
+def test_one_proxy_serves_one_event_loop_after_another(fake: FakeUpstream) -> None:
+    with fake.serve() as upstream:
+        proxy = AIProxy(upstream=upstream.base_url, anonymous=True)
+
+        async def main() -> int:
+            transport = httpx.ASGITransport(AIProxyMiddleware(proxy=proxy))
+            async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+                status = (await client.get("/v1/models")).status_code
+            await proxy.aclose()
+            return status
+
+        assert [asyncio.run(main()) for _ in range(3)] == [200, 200, 200]
+        assert isinstance(proxy._transport, NativeTransport)
+
+
+def test_a_servers_own_cancellation_is_not_swallowed(fake: FakeUpstream) -> None:
+    app = AIProxyMiddleware(proxy=_proxy(fake))
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nothing was to be sent")
+
+    async def main() -> None:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/completions",
+            "query_string": b"",
+            "headers": [(b"content-length", b"2")],
+        }
+        with fake.hold("headers") as gate:
+            task = asyncio.ensure_future(app(scope, receive, send))
+            await asyncio.to_thread(gate.wait_until_held)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(main())
+    assert fake.wait_for_disconnect()
+
+
+# -- identity through both doors ---------------------------------------------------------------
+
+Hook = Callable[[Request], Any]
+
+
+def _hooks() -> Iterator[tuple[str, Hook]]:
+    async def coroutine(request: Request) -> str | None:
+        return request.headers.get("x-user")
+
+    def plain(request: Request) -> str | None:
+        return request.cookies.get("user")
+
+    def hands_out_a_coroutine(request: Request) -> Any:
+        return coroutine(request)
+
+    class Instance:
+        async def __call__(self, request: Request) -> str | None:
+            return request.headers.get("x-user")
+
+    yield "coroutine", coroutine
+    yield "plain", plain
+    yield "hands out a coroutine", hands_out_a_coroutine
+    yield "instance", Instance()
+
+
+HOOKS = dict(_hooks())
+
+
+@pytest.mark.parametrize("door", IN_PROCESS)
+@pytest.mark.parametrize("name", HOOKS)
+def test_the_apps_function_says_who_calls(fake: FakeUpstream, door: str, name: str) -> None:
+    subjects: list[str] = []
+
+    def hook(request: Request) -> Any:
+        assert (request.scope is None) == (door == "werkzeug")
+        assert (request.environ is None) == (door == "uvicorn")
+        assert request.client == "127.0.0.1"
+        return HOOKS[name](request)
+
+    proxy = _proxy(fake, anonymous=False, identify=HOOKS[name] if name == "instance" else hook)
+    inner = proxy.handle
+
+    async def handle(request: Request) -> Any:
+        response = await inner(request)
+        subjects.append(request.subject)
+        return response
+
+    proxy.handle = handle
+    with IN_PROCESS[door](proxy) as url:
+        who = {"x-user": "alice", "cookie": "user=alice; theme=dark"}
+        assert httpx.get(f"{url}/v1/models", headers=who).status_code == 200
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+    assert subjects == ["alice", ""]
+
+
+@pytest.mark.parametrize("door", IN_PROCESS)
+def test_raising_forbidden_is_403(fake: FakeUpstream, door: str) -> None:
+    def hook(request: Request) -> str:
+        raise Forbidden("Your plan has no AI.")
+
+    with IN_PROCESS[door](_proxy(fake, anonymous=False, identify=hook)) as url:
+        answer = httpx.get(f"{url}/v1/models")
+    assert answer.status_code == 403
+    assert answer.json()["error"]["message"] == "Your plan has no AI."
+
+
+def test_under_wsgi_a_plain_hook_runs_in_the_workers_own_thread(fake: FakeUpstream) -> None:
+    local = threading.local()
+
+    def hook(request: Request) -> str | None:
+        return getattr(local, "user", None)
+
+    inner = AIProxyWSGIMiddleware(proxy=_proxy(fake, anonymous=False, identify=hook))
+
+    def app(environ: Any, start_response: Any) -> Any:
+        local.user = environ.get("HTTP_X_USER")
+        return inner(environ, start_response)
+
+    with serve_wsgi(app) as url:
+        assert httpx.get(f"{url}/v1/models", headers={"x-user": "bob"}).status_code == 200
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+
+
+KEYS = {"alice": "sk-alice", "bob": "sk-böb"}
+
+
+@pytest.mark.parametrize("door", IN_PROCESS)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([("authorization", "Bearer sk-alice")], 200),
+        ([("authorization", "bearer   sk-alice")], 200),
+        ([("x-api-key", "sk-alice")], 200),
+        ([("authorization", "Bearer sk-alice"), ("x-api-key", "sk-alice")], 200),
+        ([], 401),
+        ([("authorization", "Bearer sk-alic")], 401),
+        ([("authorization", "Bearer SK-ALICE")], 401),
+        ([("authorization", "Bearer")], 401),
+        ([("authorization", "sk-alice")], 401),
+        ([("authorization", "Basic sk-alice")], 401),
+        ([("authorization", "Bearer sk-alice"), ("authorization", "Bearer sk-mallory")], 401),
+        ([("authorization", "Bearer sk-alice"), ("x-api-key", "sk-mallory")], 401),
+        ([("authorization", "Basic x"), ("x-api-key", "sk-alice")], 401),
+        ([("authorization", "Bearer sk-alice, Bearer sk-alice")], 401),
+        ([("cookie", "key=sk-alice")], 401),
+    ],
+)
+def test_issued_keys(
+    fake: FakeUpstream, door: str, headers: list[tuple[str, str]], status: int
+) -> None:
+    with IN_PROCESS[door](_proxy(fake, anonymous=False, api_keys=KEYS)) as url:
+        answer = httpx.get(f"{url}/v1/models", headers=headers)
+    assert answer.status_code == status
+    assert "sk-alice" not in answer.text
+    assert all(b"sk-alice" not in value for seen in fake.requests for _, value in seen.headers)
+
+
+def test_a_slow_hook_holds_up_nobody_else(fake: FakeUpstream) -> None:
+    slow = threading.Event()
+    entered = threading.Event()
+
+    def hook(request: Request) -> str:
+        if request.headers.get("x-slow"):
+            entered.set()
+            assert slow.wait(10)
+        return "me"
+
+    with (
+        IN_PROCESS["uvicorn"](_proxy(fake, anonymous=False, identify=hook)) as url,
+        ThreadPoolExecutor() as pool,
+    ):
+        held = pool.submit(httpx.get, f"{url}/v1/models", headers={"x-slow": "1"})
+        assert entered.wait(10)
+        assert httpx.get(f"{url}/v1/models").status_code == 200
+        assert not held.done()
+        slow.set()
+        assert held.result().status_code == 200
+
+
+# -- WSGI ------------------------------------------------------------------------------------
+
+
+def test_a_wsgi_app_without_an_app_behind_it_is_404_elsewhere(fake: FakeUpstream) -> None:
+    with serve_wsgi(AIProxyWSGIMiddleware(proxy=_proxy(fake))) as url:
+        assert httpx.get(f"{url}/v1/models").status_code == 200
+        assert httpx.get(f"{url}/elsewhere").json()["error"]["code"] == "unknown_url"
+
+
+def test_many_threads_share_one_loop(fake: FakeUpstream) -> None:
+    with (
+        fake.serve() as upstream,
+        serve_wsgi(AIProxyWSGIMiddleware(upstream=upstream.base_url, anonymous=True)) as url,
+        ThreadPoolExecutor(16) as pool,
+    ):
+
+        def call(number: int) -> bool:
+            content = f"number {number}"
+            body = {**STREAM, "messages": [{"role": "user", "content": content}]}
+            with httpx.Client(timeout=30) as client:
+                relayed = client.post(f"{url}/v1/chat/completions", json=body).content
+                direct = client.post(f"{upstream.base_url}/chat/completions", json=body).content
+            return relayed == direct
+
+        assert all(pool.map(call, range(100)))
+    assert sum(t.name == "ai_proxy_mw" for t in threading.enumerate()) == 1
+
+
+def test_a_server_that_shows_no_socket_is_served_too(fake: FakeUpstream) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        del environ["werkzeug.socket"]
+        return AIProxyWSGIMiddleware(proxy=_proxy(fake))(environ, start_response)
+
+    with serve_wsgi(app) as url:
+        assert httpx.get(f"{url}/v1/models").status_code == 200
+
+
+def test_a_server_that_tells_of_a_leaving_when_asked(fake: FakeUpstream) -> None:
+    """waitress's way."""
+    left = threading.Event()
+    app = AIProxyWSGIMiddleware(proxy=_proxy(fake))
+    environ = _environ(**{"waitress.client_disconnected": left.is_set, "CONTENT_LENGTH": "0"})
+    with fake.hold("headers") as gate, ThreadPoolExecutor() as pool:
+        call = pool.submit(app, environ, _start)
+        gate.wait_until_held()
+        left.set()
+        fake.wait_for_disconnect()
+        with pytest.raises(ConnectionResetError):
+            call.result(10)
+
+
+def _environ(**changes: Any) -> dict[str, Any]:
+    return {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/v1/chat/completions",
+        "QUERY_STRING": "",
+        "wsgi.input": io.BytesIO(json.dumps(STREAM).encode()),
+        **changes,
+    }
+
+
+def _start(status: str, headers: list[tuple[str, str]]) -> None:
+    assert status == "200 OK"
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_closing_the_iterable_cancels_the_upstream_call(fake: FakeUpstream, taken: int) -> None:
+    app = AIProxyWSGIMiddleware(proxy=_proxy(fake))
+    with fake.hold() as gate:
+        gate.release(2)
+        answer: Any = app(_environ(CONTENT_LENGTH=str(len(json.dumps(STREAM)))), _start)
+        for _ in range(taken):
+            next(answer)
+        answer.close()
+        answer.close()
+        seen = fake.wait_for_disconnect()
+    assert seen.chunks_sent <= 3
+    assert len(list(answer)) <= 1
+
+
+def test_a_slow_reader_holds_the_upstream_back() -> None:
+    fake = FakeUpstream(download_bytes=50 << 20)
+    app = AIProxyWSGIMiddleware(proxy=_proxy(fake))
+    environ = _environ(REQUEST_METHOD="GET", PATH_INFO="/v1/files/f/content")
+    answer: Any = app(environ, _start)
+    next(answer)
+    reached = fake.requests[0].chunks_sent
+    for _ in range(20):  # turns of the loop in which it could read on
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop_thread().loop).result()
+    assert fake.requests[0].chunks_sent <= reached + 8
+    assert fake.requests[0].chunks_sent * 65536 < 2 << 20
+    total = sum(map(len, answer))
+    answer.close()
+    assert total + 65536 == fake.download_bytes
+    assert fake.requests[0].outcome == "complete"
+
+
+def test_a_body_that_ends_early_is_a_leaving(fake: FakeUpstream) -> None:
+    app = AIProxyWSGIMiddleware(proxy=_proxy(fake))
+    with pytest.raises(ConnectionResetError):
+        app(_environ(CONTENT_LENGTH="999"), _start)
+
+
+@pytest.mark.parametrize("length", ["", "0", "x", "²"])
+def test_without_a_length_there_is_no_body(fake: FakeUpstream, length: str) -> None:
+    app = AIProxyWSGIMiddleware(proxy=_proxy(fake))
+    environ = _environ(CONTENT_LENGTH=length, REQUEST_METHOD="GET", PATH_INFO="/v1/models")
+    assert b"".join(app(environ, _start))
+    assert fake.requests[0].body_size == 0
+
+
+def test_a_fault_of_ours_while_sending_does_not_hold_the_worker(
+    fake: FakeUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = _proxy(fake)
+
+    class Broken:
+        def chunk(self, data: bytes) -> None:
+            raise RuntimeError("an observer is broken")
+
+        def end(self, how: Any) -> None:
+            pass
+
+    inner = proxy.handle
+
+    async def handle(request: Request) -> Any:
+        response = await inner(request)
+        response.observers.append(Broken())
+        return response
+
+    proxy.handle = handle
+    app = AIProxyWSGIMiddleware(proxy=proxy)
+    with pytest.raises(ConnectionResetError):
+        app(_environ(REQUEST_METHOD="GET", PATH_INFO="/v1/models"), _start)
+    assert "an observer is broken" in caplog.text
+
+
+def test_a_loop_thread_stops_cleanly(fake: FakeUpstream) -> None:
+    thread = LoopThread()
+    closed = threading.Event()
+
+    async def close() -> None:
+        closed.set()
+
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    thread.at_stop(fake, close)
+    running = asyncio.run_coroutine_threadsafe(forever(), thread.loop)
+    thread.stop()
+    assert closed.is_set()
+    assert running.cancelled()
+    assert thread.loop.is_closed()
+    thread.stop()  # again is harmless
+
+
+def test_without_uvloop_asyncios_own_loop_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    thread = LoopThread()
+    assert type(thread.loop).__module__.startswith("asyncio")
+    thread.stop()
+
+
+def _call_in_child(app: Any, results: Any) -> None:
+    environ = _environ(REQUEST_METHOD="GET", PATH_INFO="/v1/models")
+    results.put(len(b"".join(app(environ, _start))))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # 3.12 warns; that is the test
+def test_a_forked_process_gets_a_loop_of_its_own(fake: FakeUpstream) -> None:
+    with fake.serve() as upstream:
+        app = AIProxyWSGIMiddleware(upstream=upstream.base_url, anonymous=True)
+        environ = _environ(REQUEST_METHOD="GET", PATH_INFO="/v1/models")
+        here = len(b"".join(app(environ, _start)))
+        assert loop_module._current is not None
+        context = multiprocessing.get_context("fork")
+        results = context.Queue()
+        child = context.Process(target=_call_in_child, args=(app, results))
+        child.start()
+        assert results.get(timeout=10) == here
+        child.join(10)
+        assert child.exitcode == 0
+
+
+def test_under_gunicorns_preload_each_worker_serves(fake: FakeUpstream) -> None:
+    with fake.serve() as upstream:
+        env = {"AI_PROXY_UPSTREAM": upstream.base_url, "AI_PROXY_ANONYMOUS": "1"}
+        command = gunicorn("tests.apps.flask_app:app", "--preload", "-w", "2")
+        with serve_process(command, env) as process:
+            statuses = {httpx.get(f"{process.url}/v1/models").status_code for _ in range(10)}
+            assert "Error" not in process.log
+        assert statuses == {200}
+
+
+def test_flask_keeps_its_own_errors(fake: FakeUpstream) -> None:
+    app = Flask("own")
+    app.wsgi_app = AIProxyWSGIMiddleware(app.wsgi_app, proxy=_proxy(fake))  # type: ignore[method-assign]
+    with serve_wsgi(app) as url:
+        assert "<title>404 Not Found</title>" in httpx.get(f"{url}/nowhere").text

@@ -1,0 +1,352 @@
+"""The small parts, where a socket would not reach every corner."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import subprocess
+import sys
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_proxy_mw import Body, Ending, Headers, Request, Response
+from ai_proxy_mw._alarm import Alarm
+from ai_proxy_mw._calls import declared_length, request_id
+from ai_proxy_mw._delivery import Truncated, deliver
+from ai_proxy_mw._encoding import Decoded, acceptable, accepts
+from ai_proxy_mw._errors import (
+    ClientGone,
+    PayloadTooLarge,
+    RequestTimeout,
+    Unavailable,
+    UpstreamDisconnected,
+    UpstreamProtocolError,
+)
+from ai_proxy_mw._http import BytesBody
+from ai_proxy_mw._incoming import RequestBody
+
+
+class Pieces(Body):
+    """A body of given pieces; an exception among them is raised."""
+
+    def __init__(self, *pieces: bytes | BaseException, announced: bool = True) -> None:
+        self._pieces = list(pieces)
+        self._announced = announced
+        self.closed = 0
+
+    @property
+    def ended(self) -> bool:
+        return self._announced and not self._pieces
+
+    async def __anext__(self) -> bytes:
+        if not self._pieces:
+            raise StopAsyncIteration
+        piece = self._pieces.pop(0)
+        if isinstance(piece, BaseException):
+            raise piece
+        return piece
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.ends: list[Ending] = []
+
+    def chunk(self, data: bytes) -> None:
+        self.chunks.append(data)
+
+    def end(self, how: Ending) -> None:
+        self.ends.append(how)
+
+
+def _deliver(response: Response) -> tuple[list[tuple[bytes, bool]], BaseException | None]:
+    sent: list[tuple[bytes, bool]] = []
+
+    async def write(chunk: bytes, last: bool) -> None:
+        if chunk == b"!":
+            raise ValueError(chunk)
+        sent.append((chunk, last))
+
+    async def main() -> BaseException | None:
+        try:
+            await deliver(response, write)
+        except BaseException as error:  # noqa: BLE001 - each kind is a case here
+            return error
+        return None
+
+    return sent, asyncio.run(main())
+
+
+ERROR_EVENT = b"event: error\ndata: " + UpstreamDisconnected().body() + b"\n\n"
+
+DELIVERIES: dict[str, tuple[list[bytes | BaseException], bool, Any, Ending, Any]] = {
+    "whole": ([b"a", b"b"], False, [b"a", b"b"], Ending.COMPLETE, None),
+    "empty": ([], False, [b""], Ending.COMPLETE, None),
+    "cut": ([b"a", UpstreamDisconnected()], False, [b"a"], Ending.CUT, Truncated),
+    "cut between events": (
+        [b"data: 1\n\n", UpstreamDisconnected()],
+        True,
+        [b"data: 1\n\n", ERROR_EVENT],
+        Ending.CUT,
+        None,
+    ),
+    "cut between bytes of events": (
+        [b"data: 1\r", b"\n", b"\r", b"\n", UpstreamDisconnected()],
+        True,
+        [b"data: 1\r", b"\n", b"\r", b"\n", ERROR_EVENT],
+        Ending.CUT,
+        None,
+    ),
+    "cut in an event": (
+        [b"data: 1", UpstreamDisconnected()],
+        True,
+        [b"data: 1"],
+        Ending.CUT,
+        Truncated,
+    ),
+    "cancelled": ([b"a", asyncio.CancelledError()], False, [b"a"], Ending.CANCELLED, BaseException),
+    "left": ([b"a", ClientGone()], False, [b"a"], Ending.CANCELLED, ClientGone),
+    "our fault": ([b"a", b"!"], False, [b"a"], Ending.FAILED, ValueError),
+}
+
+
+@pytest.mark.parametrize("case", DELIVERIES)
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_delivery_ends_in_one_way_and_says_which(case: str, announced: bool) -> None:
+    pieces, event_stream, expected, ending, error = DELIVERIES[case]
+    body = Pieces(*pieces, announced=announced)
+    response = Response(200, [], body)
+    response.event_stream = event_stream
+    watcher = Watcher()
+    response.observers.append(watcher)
+    sent, raised = _deliver(response)
+    chunks = [chunk for chunk, _ in sent if chunk] or [b""]
+    assert chunks == expected
+    assert [last for _, last in sent].count(True) == (raised is None)
+    assert (raised is None) if error is None else isinstance(raised, error)
+    assert watcher.ends == [ending]
+    assert body.closed == 1
+    if ending is Ending.COMPLETE:
+        assert b"".join(watcher.chunks) == b"".join(expected)
+
+
+def _request_body(*messages: tuple[bytes, bool], **options: Any) -> RequestBody:
+    waiting = list(messages)
+
+    async def pull() -> tuple[bytes, bool]:
+        if not waiting:
+            await asyncio.Event().wait()
+        return waiting.pop(0)
+
+    return RequestBody(pull, **({"declared": None, "limit": 100, "patience": 0.05} | options))
+
+
+async def _all(body: Body) -> bytes:
+    return b"".join([chunk async for chunk in body])
+
+
+def test_a_request_body_comes_in_one_piece_or_in_many() -> None:
+    async def main() -> None:
+        assert await _request_body((b"abc", True)).whole() == b"abc"
+        assert await _request_body((b"", False), (b"abc", True)).whole() == b"abc"
+        assert await _request_body((b"", True)).whole() == b""
+        assert await _request_body(empty=True).whole() == b""
+        body = _request_body((b"a", False), (b"b", False), (b"", True))
+        assert await body.whole() is None
+        assert not body.ended
+        assert await _all(body) == b"ab"
+        assert body.ended
+        assert await _all(body) == b""
+        closed = _request_body((b"a", False))
+        await closed.aclose()
+        assert await _all(closed) == b""
+
+    asyncio.run(main())
+
+
+def test_a_request_body_has_a_cap_and_a_patience() -> None:
+    async def main() -> None:
+        with pytest.raises(PayloadTooLarge):
+            await _request_body((b"a", True), declared=101).whole()
+        body = _request_body((b"a" * 60, False), (b"a" * 60, True))
+        assert await body.whole() is None
+        with pytest.raises(PayloadTooLarge):
+            await _all(body)
+        with pytest.raises(RequestTimeout):
+            await _request_body().whole()
+        waiting = asyncio.ensure_future(_request_body(patience=10).whole())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(main())
+
+
+def test_an_alarm_moves_both_ways() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        rang = asyncio.Event()
+        alarm = Alarm(loop, loop.time() + 0.02, rang.set)
+        alarm.deadline = later = loop.time() + 0.06
+        await rang.wait()
+        assert loop.time() >= later
+        rang.clear()
+        alarm = Alarm(loop, loop.time() + 60, rang.set)
+        alarm.move(loop.time() + 0.01)
+        async with asyncio.timeout(5):
+            await rang.wait()
+        rang.clear()
+        Alarm(loop, loop.time() + 0.01, rang.set).off()
+        await asyncio.sleep(0.03)
+        assert not rang.is_set()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"", b"identity"),
+        (b"gzip", b"gzip"),
+        (b"gzip, deflate, br", b"gzip, deflate"),
+        (b"br;q=1.0, GZIP;q=0.5", b"gzip"),
+        (b"gzip;q=0", b"identity"),
+        (b"gzip; q=0.0, deflate;q=0.001", b"deflate"),
+        (b"*", b"gzip, deflate"),
+        (b"*;q=0", b"identity"),
+        (b"identity", b"identity"),
+        (b"gzip," * 100, b"identity"),
+    ],
+)
+def test_only_codings_that_we_could_take_off_are_asked_for(header: bytes, expected: bytes) -> None:
+    assert acceptable(header) == expected
+
+
+def test_what_a_caller_accepts() -> None:
+    assert accepts(b"br, gzip", b"br")
+    assert not accepts(b"*", b"br")
+    assert not accepts(b"br;q=0", b"br")
+
+
+def _decode(coding: bytes, *pieces: bytes) -> list[bytes]:
+    async def main() -> list[bytes]:
+        body = Decoded(Pieces(*pieces), coding)
+        await body.ready()
+        decoded = [piece async for piece in body]
+        assert body.ended
+        await body.aclose()
+        return decoded
+
+    return asyncio.run(main())
+
+
+@given(st.binary(max_size=300), st.integers(1, 50), st.sampled_from([b"gzip", b"deflate"]))
+def test_a_coding_comes_off_however_it_is_cut(data: bytes, size: int, coding: bytes) -> None:
+    packed = gzip.compress(data) if coding == b"gzip" else zlib.compress(data)
+    pieces = [packed[i : i + size] for i in range(0, len(packed), size)]
+    assert b"".join(_decode(coding, *pieces)) == data
+
+
+def test_a_bomb_comes_in_small_pieces() -> None:
+    pieces = _decode(b"gzip", gzip.compress(bytes(10 << 20)))
+    assert sum(map(len, pieces)) == 10 << 20
+    assert max(map(len, pieces)) <= 64 * 1024
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [b"no gzip", gzip.compress(b"abc")[:-3], gzip.compress(b"abc") + b"more"],
+)
+def test_what_is_not_whole_and_nothing_else_is_a_bad_answer(packed: bytes) -> None:
+    with pytest.raises(UpstreamProtocolError):
+        _decode(b"gzip", packed)
+
+
+def test_headers_are_read_without_case_and_never_shown() -> None:
+    headers = Headers([(b"a", b"1"), (b"b", b"2"), (b"a", b"3")])
+    assert headers.get("A") == "1"
+    assert headers.get("c") is None
+    assert headers.get_all("a") == ["1", "3"]
+    assert "B" in headers
+    assert dict(headers) == {"a": "3", "b": "2"}
+    assert repr(headers) == "Headers(['a', 'b', 'a'])"
+
+
+async def _never(function: Any) -> Any:
+    raise AssertionError(function)
+
+
+def _request(*headers: tuple[bytes, bytes]) -> Request:
+    return Request(
+        method="GET",
+        path="/models",
+        query=b"",
+        headers=list(headers),
+        body=_request_body(),
+        client=None,
+        request_id="r1",
+        run_sync=_never,
+    )
+
+
+def test_cookies_are_read_or_there_are_none() -> None:
+    assert _request((b"cookie", b"a=1; b=2"), (b"cookie", b"c=3")).cookies == {
+        "a": "1",
+        "b": "2",
+        "c": "3",
+    }
+    assert _request((b"cookie", b"\x00=;;; ,")).cookies == {}
+    assert _request().cookies == {}
+    secret = (b"authorization", b"Bearer sk-secret")
+    assert repr(_request(secret)) == "Request(GET /models id=r1)"
+
+
+def test_bytes_are_a_body_too() -> None:
+    async def main() -> None:
+        body = BytesBody(b"abc")
+        await body.ready()
+        assert not body.ended
+        assert await _all(body) == b"abc"
+        assert body.ended
+        left = BytesBody(b"abc")
+        await left.aclose()
+        assert await _all(left) == b""
+
+    asyncio.run(main())
+    assert repr(Response(204, [])) == "Response(204)"
+
+
+def test_lengths_and_ids() -> None:
+    assert declared_length([(b"content-length", b"12")]) == 12
+    assert declared_length([(b"content-length", b"+1")]) is None
+    assert declared_length([(b"content-length", b"9" * 19)]) is None
+    assert declared_length([]) is None
+    assert len({request_id([]) for _ in range(1000)}) == 1000
+
+
+def test_some_errors_say_when_to_come_back() -> None:
+    assert Unavailable().headers() == [(b"retry-after", b"1")]
+
+
+def test_importing_the_package_is_quick_and_pulls_in_no_framework() -> None:
+    code = (
+        "import sys, time; t = time.perf_counter(); import ai_proxy_mw;"
+        "print(time.perf_counter() - t, *sys.modules)"
+    )
+    took = []
+    for _ in range(3):
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        seconds, *modules = out.stdout.decode().split()
+        took.append(float(seconds))
+    assert not {"httpx", "fastapi", "flask", "django", "starlette", "limits", "diskcache"} & set(
+        modules
+    )
+    assert min(took) < 1  # the budget of 0.1 s is the benchmark's to watch
