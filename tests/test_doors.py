@@ -101,12 +101,13 @@ def test_the_prefix_is_found_below_the_root(path: str, root: str, rest: str | No
 def test_served_alone_it_answers_lifespan_and_refuses_websockets(fake: FakeUpstream) -> None:
     async def main() -> None:
         app: Any = AIProxyMiddleware(proxy=_proxy(fake))
-        lifespan = ApplicationCommunicator(app, {"type": "lifespan"})
+        communicator: Any = ApplicationCommunicator  # untyped in asgiref
+        lifespan = communicator(app, {"type": "lifespan"})
         await lifespan.send_input({"type": "lifespan.startup"})
         assert (await lifespan.receive_output())["type"] == "lifespan.startup.complete"
         await lifespan.send_input({"type": "lifespan.shutdown"})
         assert (await lifespan.receive_output())["type"] == "lifespan.shutdown.complete"
-        websocket = ApplicationCommunicator(app, {"type": "websocket", "path": "/v1/models"})
+        websocket = communicator(app, {"type": "websocket", "path": "/v1/models"})
         await websocket.send_input({"type": "websocket.connect"})
         assert (await websocket.receive_output())["type"] == "websocket.close"
 
@@ -178,7 +179,7 @@ def test_a_servers_own_cancellation_is_not_swallowed(fake: FakeUpstream) -> None
                 await task
 
     asyncio.run(main())
-    assert fake.wait_for_disconnect()
+    assert fake.wait_for_disconnect().outcome == "disconnected"
 
 
 # -- identity through both doors ---------------------------------------------------------------
