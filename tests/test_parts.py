@@ -160,10 +160,10 @@ def test_a_request_body_comes_in_one_piece_or_in_many() -> None:
         assert await _request_body(empty=True).whole() == b""
         body = _request_body((b"a", False), (b"b", False), (b"", True))
         assert await body.whole() is None
-        assert not body.ended
+        ended = [body.ended]
         assert await _all(body) == b"ab"
-        assert body.ended
         assert await _all(body) == b""
+        assert [*ended, body.ended] == [False, True]
         closed = _request_body((b"a", False))
         await closed.aclose()
         assert await _all(closed) == b""
@@ -313,9 +313,9 @@ def test_bytes_are_a_body_too() -> None:
     async def main() -> None:
         body = BytesBody(b"abc")
         await body.ready()
-        assert not body.ended
+        ended = [body.ended]
         assert await _all(body) == b"abc"
-        assert body.ended
+        assert [*ended, body.ended] == [False, True]
         left = BytesBody(b"abc")
         await left.aclose()
         assert await _all(left) == b""

@@ -229,6 +229,7 @@ class Exchange(Body):
             self._error = UpstreamDisconnected()
             connection.abort()
         self._chunks.clear()
+        self._wake()
 
     # -- within ------------------------------------------------------------------------------
 

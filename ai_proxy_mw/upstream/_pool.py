@@ -7,7 +7,12 @@ import ssl
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ai_proxy_mw._errors import UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
+from ai_proxy_mw._errors import (
+    UpstreamBusy,
+    UpstreamDisconnected,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from ai_proxy_mw.upstream._connection import Connection
 from ai_proxy_mw.upstream._dial import dial
 
@@ -42,6 +47,7 @@ class Pool:
         self._dialling = 0
         self._line: deque[asyncio.Future[Connection | None]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
 
     @property
     def open_connections(self) -> int:
@@ -102,7 +108,10 @@ class Pool:
             self._idle.pop().abort()
 
     def close(self) -> None:
-        """Close all connections, those in use too."""
+        """Close all connections, those in use too; who waits for one is told."""
+        self._closed = True
+        while (waiter := self._next_in_line()) is not None:
+            waiter.set_exception(UpstreamDisconnected())
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -126,6 +135,9 @@ class Pool:
             raise
         self._dialling -= 1
         self._all.add(connection)
+        if self._closed:  # while it was dialled
+            connection.abort()
+            raise UpstreamDisconnected
         return connection
 
     async def _wait_in_line(self, patience: float) -> Connection | None:
@@ -142,8 +154,8 @@ class Pool:
             raise
 
     def _leave_line(self, waiter: asyncio.Future[Connection | None]) -> None:
-        if waiter.cancelled():
-            return  # whoever hands out skips it
+        if waiter.cancelled() or waiter.exception() is not None:
+            return  # whoever hands out skips it, or there is nothing more to hand out
         # It was served in the moment it left: what it was given goes to the next.
         handed = waiter.result()
         if handed is None:

@@ -1,0 +1,135 @@
+"""`python -m ai_proxy_mw demo`: the proxy in front of a fake upstream, to try it offline."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import sys
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ai_proxy_mw._config import Upstream
+from ai_proxy_mw._errors import ConfigurationError
+from ai_proxy_mw._proxy import AIProxy
+from ai_proxy_mw.asgi import AIProxyMiddleware
+from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
+
+if TYPE_CHECKING:
+    import uvicorn
+
+KEY = "sk-demo"
+QUESTION = "What does a proxy inside my own app save me?"
+
+GUIDE = """
+Try it yourself, with curl:
+
+  curl -N {url}/chat/completions -H 'Authorization: Bearer {key}' \
+-H 'Content-Type: application/json' \
+-d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+
+or with the official client (pip install openai):
+
+  from openai import OpenAI
+
+  client = OpenAI(base_url="{url}", api_key="{key}")
+  for chunk in client.chat.completions.create(
+      model="{model}", stream=True, messages=[{{"role": "user", "content": "Hello!"}}]
+  ):
+      print(chunk.choices[0].delta.content or "", end="", flush=True)
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ai_proxy_mw", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("demo", help="serve the proxy and stream a first answer")
+    command.add_argument("--port", type=int, default=8080, help="0 takes a free one")
+    command.add_argument("--model", default="fake-1", help="what the first question is put to")
+    command.add_argument("--once", action="store_true", help="stop after the first answer")
+    options = parser.parse_args(arguments)
+    try:
+        return demo(options.port, options.model, once=options.once)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def demo(port: int, model: str, *, once: bool) -> int:
+    """Serve on a port of this machine until interrupted. Raises ConfigurationError.
+
+    The upstream is a fake one unless the AI_PROXY_* variables name another; who may call is
+    always the demo's own key.
+    """
+    try:
+        import uvicorn  # noqa: PLC0415 - of the extra [demo]
+    except ImportError:
+        raise ConfigurationError(
+            "the demo needs a server: pip install 'ai_proxy_mw[demo]'"
+        ) from None
+    proxy = _proxy()
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+        except OSError as error:
+            print(f"port {port}: {error.strerror}; choose another with --port", file=sys.stderr)
+            return 1
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}{proxy.prefix}"
+        config = uvicorn.Config(AIProxyMiddleware(proxy=proxy), log_level="warning")
+        asyncio.run(_serve(uvicorn.Server(config), listening, url, model, once=once))
+    return 0
+
+
+def _proxy() -> AIProxy:
+    keys = {"demo": KEY}
+    if os.environ.get("AI_PROXY_UPSTREAM"):
+        return AIProxy.from_env(api_keys=keys)
+    fake = FakeUpstream(pace=0.05)
+    upstream = Upstream(base_url=FAKE_BASE_URL, transport=fake.transport())
+    return AIProxy.from_env(api_keys=keys, upstream=upstream)
+
+
+async def _serve(
+    server: uvicorn.Server, listening: socket.socket, url: str, model: str, *, once: bool
+) -> None:
+    serving = asyncio.ensure_future(server.serve([listening]))
+    while not server.started and not serving.done():  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(_first_answer, url, model)
+    print(GUIDE.format(url=url, key=KEY, model=model))
+    if once:
+        server.should_exit = True
+    else:
+        print("Serving until you press Ctrl-C.", flush=True)
+    await serving
+
+
+def _first_answer(url: str, model: str) -> None:
+    """Ask once, as a client would, and print the answer as it comes."""
+    print(f"The proxy is at {url}\n\n> {QUESTION}\n")
+    address = urlsplit(url)
+    connection = HTTPConnection(str(address.hostname), address.port, timeout=60)
+    message = {"role": "user", "content": QUESTION}
+    connection.request(
+        "POST",
+        f"{address.path}/chat/completions",
+        json.dumps({"model": model, "stream": True, "messages": [message]}),
+        {"authorization": f"Bearer {KEY}", "content-type": "application/json"},
+    )
+    answer = connection.getresponse()
+    if answer.status != 200:
+        print(answer.read().decode("utf-8", "replace"))
+    for line in answer:
+        if line.startswith(b"data: {"):
+            for choice in json.loads(line[6:]).get("choices", []):
+                print(choice["delta"].get("content") or "", end="", flush=True)
+    connection.close()
+    print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
