@@ -55,9 +55,9 @@ class Bridge:
         self._items.put(piece)
         while self._put - self._taken > HIGH_WATER and not piece.last:
             self._room = self._loop.create_future()
-            if self._put - self._taken <= HIGH_WATER:
-                break  # the worker was quicker than the line above and did not see it
-            await self._room
+            # Asked again: the worker may have been quicker than the line above, and not seen it.
+            if self._put - self._taken > HIGH_WATER:
+                await self._room
         self._room = None
 
     def break_off(self) -> None:

@@ -29,8 +29,3 @@ def declared_length(headers: RawHeaders) -> int | None:
         if name == b"content-length":
             return int(value) if value.isdigit() and len(value) < 19 else None
     return None
-
-
-def has_body(headers: RawHeaders) -> bool:
-    """Whether a body follows (RFC 9112, section 6.3)."""
-    return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)

@@ -44,15 +44,13 @@ class ProxyError(Exception):
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
-    code: str = "internal_error"
-    retry_after: int | None = None
+    code: ClassVar[str] = "internal_error"
+    retry_after: ClassVar[int | None] = None
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
-        if code is not None:
-            self.code = code
 
     def body(self) -> bytes:
         """The OpenAI error object as JSON."""

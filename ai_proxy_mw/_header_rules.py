@@ -92,8 +92,6 @@ class Outward:
         accept_encoding = b""
         for name, value in headers:
             if name in self._allowed or name.startswith(_OUT_PREFIX):
-                if b"_" in name:
-                    continue  # to many servers `x_a` and `x-a` are one name
                 if _UNSAFE.search(value):
                     raise InvalidRequest(f"The header {name.decode('latin-1')} cannot be sent on.")
                 lines.append((name, value))

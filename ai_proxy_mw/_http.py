@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -197,14 +196,19 @@ class Request:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The caller's cookies; a header that is no cookie header gives none (RFC 6265)."""
-        jar: SimpleCookie = SimpleCookie()
+        """The caller's cookies (RFC 6265); of two of one name the first, which is the closer.
+
+        Not read with `http.cookies`, which gives up all of them for one with an odd name.
+        """
+        found: dict[str, str] = {}
         for line in self.headers.get_all("cookie"):
-            try:
-                jar.load(line)
-            except CookieError:
-                return {}
-        return {name: morsel.value for name, morsel in jar.items()}
+            for item in line.split(";"):
+                name, separator, value = item.partition("=")
+                if separator:
+                    found.setdefault(
+                        name.strip(), value.strip().removeprefix('"').removesuffix('"')
+                    )
+        return found
 
     def __repr__(self) -> str:
         return f"Request({self.method} {self.path} id={self.id})"

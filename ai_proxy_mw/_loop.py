@@ -70,13 +70,10 @@ _current: LoopThread | None = None
 def loop_thread() -> LoopThread:
     """This process's loop thread. A fork (gunicorn's --preload) leaves the parent's behind."""
     global _current  # noqa: PLW0603 - there is one per process, like the process
-    current = _current
-    if current is None:
+    if _current is None:
         with _lock:
-            if _current is None:
-                _current = LoopThread()
-            current = _current
-    return current
+            _current = _current or LoopThread()
+    return _current
 
 
 def _forget() -> None:
@@ -92,5 +89,4 @@ def _stop() -> None:
         _current.stop()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget)

@@ -71,7 +71,6 @@ class _Call:
         self._environ = environ
         self._loop = thread.loop
         self._bridge = Bridge(thread.loop)
-        self._task: asyncio.Task[None] | None = None
         self._left = False
         self._head: tuple[int, RawHeaders] | None = None
         self._remaining, empty = _framing(environ)
@@ -128,12 +127,12 @@ class _Call:
     # -- in the loop -------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        # Before anything can ask for its end: calls to the loop are run in their order.
         self._task = self._loop.create_task(self._run())
 
     def _on_leave(self) -> None:
         self._left = True
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
     async def _run(self) -> None:
         leaving = Leaving(self._loop, self._environ, self._on_leave)

@@ -25,9 +25,12 @@ from ai_proxy_mw import (
     AIProxy,
     AIProxyMiddleware,
     AIProxyWSGIMiddleware,
+    Body,
     Forbidden,
     NativeTransport,
+    Outbound,
     Request,
+    Response,
     Upstream,
 )
 from ai_proxy_mw import _loop as loop_module
@@ -152,6 +155,53 @@ def test_one_proxy_serves_one_event_loop_after_another(fake: FakeUpstream) -> No
 
         assert [asyncio.run(main()) for _ in range(3)] == [200, 200, 200]
         assert isinstance(proxy._transport, NativeTransport)
+
+
+class _Early:
+    """A transport whose upstream answers at once, whatever is still being sent."""
+
+    async def send(self, outbound: Outbound) -> Response:
+        return Response(200, [(b"content-type", b"text/event-stream")], _Endless())
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+class _Endless(Body):
+    @property
+    def ended(self) -> bool:
+        return False
+
+    async def __anext__(self) -> bytes:
+        await asyncio.sleep(0.01)
+        return b": still here\n\n"
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+def test_a_leaving_is_noticed_while_an_unwanted_body_still_comes() -> None:
+    upstream = Upstream(base_url=FAKE_BASE_URL, transport=_Early())
+    app = AIProxyMiddleware(upstream=upstream, anonymous=True)
+    messages = [{"type": "http.request", "body": b"x", "more_body": True}] * 3
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/files",
+        "query_string": b"",
+        "headers": [(b"transfer-encoding", b"chunked")],
+    }
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 200
+    assert sent[-1]["more_body"]  # it ended by the leaving
 
 
 def test_a_servers_own_cancellation_is_not_swallowed(fake: FakeUpstream) -> None:
@@ -456,6 +506,22 @@ def test_a_fault_of_ours_while_sending_does_not_hold_the_worker(
     with pytest.raises(ConnectionResetError):
         app(_environ(REQUEST_METHOD="GET", PATH_INFO="/v1/models"), _start)
     assert "an observer is broken" in caplog.text
+
+
+def test_a_process_that_ends_lets_its_workers_go(fake: FakeUpstream) -> None:
+    app = AIProxyWSGIMiddleware(proxy=_proxy(fake))
+
+    def end() -> None:
+        for task in asyncio.all_tasks(loop_thread().loop):
+            task.cancel()
+
+    with fake.hold("headers") as gate, ThreadPoolExecutor() as pool:
+        environ = _environ(REQUEST_METHOD="GET", PATH_INFO="/v1/models")
+        call = pool.submit(app, environ, _start)
+        gate.wait_until_held()
+        loop_thread().loop.call_soon_threadsafe(end)
+        with pytest.raises(ConnectionResetError):
+            call.result(10)
 
 
 def test_a_loop_thread_stops_cleanly(fake: FakeUpstream) -> None:

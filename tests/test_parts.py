@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import subprocess
 import sys
 import zlib
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_proxy_mw import Body, Ending, Headers, Request, Response
+from ai_proxy_mw import Body, Ending, Headers, Request, Response, Upstream, _loop
 from ai_proxy_mw._alarm import Alarm
+from ai_proxy_mw._bridge import Bridge, Broken, Piece
 from ai_proxy_mw._calls import declared_length, request_id
 from ai_proxy_mw._delivery import Truncated, deliver
 from ai_proxy_mw._encoding import Decoded, acceptable, accepts
@@ -26,8 +29,11 @@ from ai_proxy_mw._errors import (
     UpstreamDisconnected,
     UpstreamProtocolError,
 )
+from ai_proxy_mw._header_rules import Outward
 from ai_proxy_mw._http import BytesBody
+from ai_proxy_mw._identify import ApiKeys, choose
 from ai_proxy_mw._incoming import RequestBody
+from ai_proxy_mw._leaving import Leaving
 
 
 class Pieces(Body):
@@ -297,13 +303,9 @@ def _request(*headers: tuple[bytes, bytes]) -> Request:
     )
 
 
-def test_cookies_are_read_or_there_are_none() -> None:
-    assert _request((b"cookie", b"a=1; b=2"), (b"cookie", b"c=3")).cookies == {
-        "a": "1",
-        "b": "2",
-        "c": "3",
-    }
-    assert _request((b"cookie", b"\x00=;;; ,")).cookies == {}
+def test_cookies_are_read_though_some_be_odd() -> None:
+    lines = [(b"cookie", b'a=1; b="2";a=9'), (b"cookie", b"x[y]:,=3; ;nonsense; d=e=f")]
+    assert _request(*lines).cookies == {"a": "1", "b": "2", "x[y]:,": "3", "d": "e=f"}
     assert _request().cookies == {}
     secret = (b"authorization", b"Bearer sk-secret")
     assert repr(_request(secret)) == "Request(GET /models id=r1)"
@@ -350,3 +352,108 @@ def test_importing_the_package_is_quick_and_pulls_in_no_framework() -> None:
         modules
     )
     assert min(took) < 1  # the budget of 0.1 s is the benchmark's to watch
+
+
+# -- between the threads ---------------------------------------------------------------------
+
+
+class _QuickWorker(asyncio.SelectorEventLoop):
+    """A loop under which the worker takes a piece in the moment the sender decides to wait."""
+
+    bridge: Bridge
+
+    def create_future(self) -> asyncio.Future[Any]:
+        self.bridge.take()
+        return super().create_future()
+
+
+def test_a_worker_that_is_quicker_than_the_check_is_not_waited_for() -> None:
+    loop = _QuickWorker()
+    loop.bridge = Bridge(loop)
+    piece = Piece(None, bytes(300 * 1024), last=False)
+    with pytest.raises(StopIteration):  # it ends without ever having waited
+        loop.bridge.send(piece).send(None)
+    loop.close()
+
+
+def test_an_answer_to_who_no_longer_waits_is_dropped() -> None:
+    async def main() -> None:
+        bridge = Bridge(asyncio.get_running_loop())
+
+        def fail() -> None:
+            raise ValueError
+
+        for job in (lambda: None, fail):
+            waiting = asyncio.ensure_future(bridge.run_sync(job))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.sleep(0)
+            bridge.break_off()
+            assert isinstance(bridge.take(), Broken)
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+def test_room_is_made_once() -> None:
+    async def main() -> None:
+        bridge = Bridge(asyncio.get_running_loop())
+        sending = asyncio.ensure_future(bridge.send(Piece(None, bytes(300 * 1024), last=False)))
+        await asyncio.sleep(0)
+        bridge.take()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+def test_a_closed_socket_is_a_leaving() -> None:
+    async def main() -> None:
+        here, there = socket.socketpair()
+        left = asyncio.Event()
+        leaving = Leaving(asyncio.get_running_loop(), {"gunicorn.socket": here}, left.set)
+        here.close()
+        there.close()
+        async with asyncio.timeout(5):
+            await left.wait()
+        leaving.off()
+
+    asyncio.run(main())
+
+
+def test_a_process_that_never_served_has_no_loop_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_loop, "_current", None)
+    _loop._stop()
+
+
+# -- header rules ------------------------------------------------------------------------------
+
+
+def test_an_owner_may_pass_more_headers_and_set_some() -> None:
+    upstream = Upstream(
+        base_url="https://api.example/v1",
+        api_key="k",
+        auth="x-api-key",
+        headers={"OpenAI-Beta": "own", "Host": "other.example"},
+    )
+    outward = Outward(upstream, ["X-Trace"])
+    sent = outward([(b"x-trace", b"1"), (b"openai-beta", b"theirs"), (b"user-agent", b"\xff")])
+    assert (b"x-trace", b"1") in sent
+    assert (b"x-api-key", b"k") in sent
+    assert [value for name, value in sent if name == b"openai-beta"] == [b"own"]
+    assert [value for name, value in sent if name == b"host"] == [b"other.example"]
+    assert dict(sent)[b"user-agent"].startswith(b"ai_proxy_mw/")
+    assert b"\xff" not in dict(sent)[b"user-agent"]
+    assert b"authorization" not in dict(sent)
+
+
+def test_a_wrapped_coroutine_is_one_and_keys_are_not_shown() -> None:
+    async def who(default: str, request: Request) -> str:
+        return default
+
+    async def main() -> str | None:
+        return await choose(partial(who, "me"), None, False)(_request())
+
+    assert asyncio.run(main()) == "me"
+    assert repr(ApiKeys({"alice": "sk-secret"})) == "ApiKeys(['alice'])"
