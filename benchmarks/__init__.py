@@ -1,0 +1,1 @@
+"""What a request through the proxy costs, against a yardstick measured in the same run."""

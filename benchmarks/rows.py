@@ -1,0 +1,107 @@
+"""What is measured: the rows of the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+Server = Literal["uvicorn", "gthread", "sync", "litellm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One application under one server.
+
+    `module` has `make(upstream)`; `yardstick` and `floor` name the rows it is compared with;
+    `needs` the module that must be installed for it; `exact` whether the answer passes unchanged.
+    """
+
+    name: str
+    about: str
+    module: str = ""
+    server: Server = "uvicorn"
+    kind: Literal["json", "sse"] = "json"
+    yardstick: str = "sketch"
+    floor: str = "floor-json"
+    threads: int = 32
+    needs: str | None = None
+    exact: bool = True
+
+    @property
+    def available(self) -> bool:
+        return self.needs is None or find_spec(self.needs) is not None
+
+
+ROWS = (
+    Row(name="floor", about="uvicorn, hello world", module="floor"),
+    Row(name="floor-json", about="uvicorn, body read and decoded", module="floor_json"),
+    Row(name="sketch", about="yardstick: a bare relay, no promises", module="sketch"),
+    Row(name="bare", about="the proxy, ASGI door", module="bare"),
+    Row(name="bare-fastapi", about="the proxy inside FastAPI", module="bare_fastapi"),
+    Row(name="httpx", about="the proxy over httpx.AsyncClient", module="over_httpx"),
+    Row(
+        name="wsgi-floor",
+        about="gunicorn gthread, body read and decoded",
+        module="wsgi_floor",
+        server="gthread",
+        floor="wsgi-floor",
+    ),
+    Row(
+        name="wsgi",
+        about="the proxy, WSGI door, gunicorn gthread",
+        module="wsgi",
+        server="gthread",
+        floor="wsgi-floor",
+    ),
+    Row(
+        name="litellm",
+        about="LiteLLM proxy",
+        server="litellm",
+        needs="litellm",
+        exact=False,
+    ),
+    Row(
+        name="floor-sse",
+        about="uvicorn, events of its own",
+        module="floor_sse",
+        kind="sse",
+        yardstick="sketch-sse",
+        floor="floor-sse",
+    ),
+    Row(
+        name="sketch-sse",
+        about="yardstick",
+        module="sketch",
+        kind="sse",
+        yardstick="sketch-sse",
+        floor="floor-sse",
+    ),
+    Row(
+        name="bare-sse",
+        about="the proxy, ASGI door",
+        module="bare",
+        kind="sse",
+        yardstick="sketch-sse",
+        floor="floor-sse",
+    ),
+    Row(
+        name="wsgi-sse",
+        about="the proxy, WSGI door, gunicorn gthread",
+        module="wsgi",
+        server="gthread",
+        kind="sse",
+        threads=64,  # one thread for each of the 50 streams
+        yardstick="sketch-sse",
+        floor="floor-sse",
+    ),
+)
+
+
+def named(names: list[str]) -> list[Row]:
+    """The rows of these names, in the table's order. Raises ValueError for an unknown one."""
+    known = {row.name for row in ROWS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"no row {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    return [row for row in ROWS if row.name in names]

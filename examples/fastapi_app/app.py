@@ -1,0 +1,155 @@
+"""A FastAPI app with a login, a chat page, and an OpenAI-compatible /v1 for its users."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from fastapi.templating import Jinja2Templates
+from starlette.middleware.sessions import SessionMiddleware
+
+import ai_proxy_mw
+from ai_proxy_mw import AIProxy, AIProxyMiddleware, Forbidden
+
+SHARED = Path(__file__).resolve().parent.parent  # the Flask example shows the same page
+
+# Demo users: replace them by those of your app. The passwords are "wonderland" and "builder".
+USERS = {
+    "alice": "scrypt:32768:8:1$OxMslCxaHMVoKXvP$66f11f98be5a45b5e930f0d6154681fef0f6490efed15c3a"
+    "1cb22266dca7347aeedf35e7bc6cc9551433560c2952c49c71f5445d9d64b574634ba5323cdefef7",
+    "bob": "scrypt:32768:8:1$bIpEBXuKA9YK666e$1c97146697ea423b282df664577b7927bdb2ff24d5dc7468"
+    "c011fa8220038b6987e76ccfe06f5056f89f09910f42b5df930540f46b70f91f89bf0d3d43fd30aa",
+}
+# An unknown user costs the same time as a known one, so that the time does not tell who exists.
+NOBODY = "scrypt:32768:8:1$nobody$" + "0" * 128
+
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'; object-src 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+FORM_LIMIT = 4096  # bytes
+SESSION_SECONDS = 8 * 60 * 60
+
+# Each look at a password takes 32 MiB: a flood of logins must not take all the memory.
+passwords_at_once = asyncio.Semaphore(4)
+templates = Jinja2Templates(SHARED / "templates")
+
+
+def refuse_other_sites(origin: str | None) -> None:
+    """Refuse what another site's page sends with our user's cookie (cross-site request forgery).
+
+    `origin` is the Sec-Fetch-Site header, which pages cannot forge. The cookie's SameSite=Lax
+    stands behind it for browsers that do not send the header. Clients that are no browsers do
+    not send it either; nobody makes those call against their will.
+    """
+    if origin not in (None, "same-origin", "none"):
+        raise Forbidden("Calls from other sites are not allowed.")
+
+
+async def current_user(call: ai_proxy_mw.Request) -> str | None:
+    """Who is calling the proxy: the user that this app's own session names."""
+    refuse_other_sites(call.headers.get("sec-fetch-site"))
+    assert call.scope is not None  # an ASGI call has one
+    return known_user(call.scope["session"].get("user"))
+
+
+def known_user(name: object) -> str | None:
+    """The user, unless removed since the login."""
+    return name if isinstance(name, str) and name in USERS else None
+
+
+def is_password(stored: str, password: str) -> bool:
+    method, salt, digest = stored.split("$")
+    _, n, r, p = method.split(":")
+    found = hashlib.scrypt(
+        password.encode(), salt=salt.encode(), n=int(n), r=int(r), p=int(p), maxmem=2**26
+    )
+    return hmac.compare_digest(found.hex(), digest)
+
+
+proxy = AIProxy.from_env(
+    # Offline until AI_PROXY_UPSTREAM names a provider; an empty variable counts as unset.
+    {"AI_PROXY_UPSTREAM": "fake"} | {name: v for name, v in os.environ.items() if v.strip()},
+    identify=current_user,
+)
+app = FastAPI(openapi_url=None)
+app.mount("/static", StaticFiles(directory=SHARED / "static"))
+# What is added last is outermost: a call must pass the session before it reaches the proxy.
+app.add_middleware(AIProxyMiddleware, proxy=proxy)
+app.add_middleware(
+    SessionMiddleware,
+    # A random secret serves one process until it stops. Several workers need a common one.
+    secret_key=os.environ.get("APP_SECRET") or secrets.token_urlsafe(32),
+    same_site="lax",
+    https_only=os.environ.get("APP_HTTPS") == "1",
+    max_age=SESSION_SECONDS,
+)
+
+
+def page(request: Request, name: str, status: int = 200, **values: str) -> Response:
+    return templates.TemplateResponse(request, name, values, status, PAGE_HEADERS)
+
+
+async def form_fields(request: Request) -> dict[str, str]:
+    """The fields of a form that our own page has sent."""
+    try:
+        refuse_other_sites(request.headers.get("sec-fetch-site"))
+    except Forbidden as error:
+        raise HTTPException(403, error.message) from None
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > FORM_LIMIT:
+            raise HTTPException(413)
+    fields = parse_qs(body.decode("utf-8", "replace"))
+    return {name: values[0] for name, values in fields.items()}
+
+
+@app.get("/")
+async def chat(request: Request) -> Response:
+    user = known_user(request.session.get("user"))
+    if user is None:
+        return RedirectResponse("login", 303)
+    return page(
+        request,
+        "chat.html",
+        user=user,
+        model=os.environ.get("APP_MODEL") or "fake-1",
+        base_urls=proxy.prefix.lstrip("/"),
+    )
+
+
+@app.get("/login")
+async def login_page(request: Request) -> Response:
+    return page(request, "login.html")
+
+
+@app.post("/login")
+async def login(request: Request) -> Response:
+    fields = await form_fields(request)
+    user, password = fields.get("user", ""), fields.get("password", "")
+    async with passwords_at_once:
+        fits = await asyncio.to_thread(is_password, USERS.get(user, NOBODY), password)
+    if not fits or user not in USERS:
+        return page(request, "login.html", 403, error="This user and password do not fit.")
+    request.session.clear()
+    request.session["user"] = user
+    return RedirectResponse(".", 303)
+
+
+@app.post("/logout")
+async def logout(request: Request) -> Response:
+    await form_fields(request)
+    request.session.clear()
+    return RedirectResponse("login", 303)
