@@ -1,4 +1,4 @@
-"""What both doors do before the corridor."""
+"""What both doors read of a request's head before the corridor."""
 
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ if TYPE_CHECKING:
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:@=+/-]{1,128}")
 
 
-def request_id(headers: RawHeaders) -> str:
-    """The caller's X-Request-ID if it is one short word, else a new one."""
-    for name, value in headers:
-        if name == b"x-request-id":
-            if _SANE_ID.fullmatch(value):
-                return value.decode("ascii")
-            break
-    # A name to find a call by, not a secret: `secrets` would ask the kernel for every call.
-    return f"req_{random.getrandbits(96):024x}"
+def read_head(headers: RawHeaders) -> tuple[str, int | None]:
+    """The request's id and its Content-Length.
 
-
-def declared_length(headers: RawHeaders) -> int | None:
-    """The Content-Length, where it is a number; else the body is counted as it comes."""
+    The id is the caller's X-Request-ID if that is one short word, else a new one. The length is
+    None where it is no number; the body is then counted as it comes.
+    """
+    request_id = length = None
     for name, value in headers:
         if name == b"content-length":
-            return int(value) if value.isdigit() and len(value) < 19 else None
-    return None
+            length = int(value) if value.isdigit() and len(value) < 19 else None
+        elif name == b"x-request-id" and _SANE_ID.fullmatch(value):
+            request_id = value.decode("ascii")
+    # A name to find a call by, not a secret: `secrets` would ask the kernel for every call.
+    return request_id or f"req_{random.getrandbits(96):024x}", length

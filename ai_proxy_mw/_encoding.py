@@ -33,6 +33,11 @@ def accepts(header: bytes, coding: bytes) -> bool:
 
 def acceptable(header: bytes) -> bytes:
     """What we ask of the upstream: the caller's codings that we could take off ourselves."""
+    return _acceptable(header) if len(header) <= 256 else b"identity"
+
+
+@lru_cache(maxsize=256)
+def _acceptable(header: bytes) -> bytes:
     return b", ".join(c for c in (b"gzip", b"deflate") if accepts(header, c)) or b"identity"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ai_proxy_mw import __version__
 from ai_proxy_mw._encoding import acceptable
-from ai_proxy_mw._errors import ConfigurationError, InvalidRequest
+from ai_proxy_mw._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ai_proxy_mw._config import Upstream
@@ -34,10 +34,8 @@ _IN = frozenset(
         b"age",
         b"cache-control",
         b"content-disposition",
-        b"content-encoding",
         b"content-language",
         b"content-length",
-        b"content-type",
         b"etag",
         b"expires",
         b"last-modified",
@@ -60,7 +58,6 @@ _NEVER_OUT = frozenset(
     b"x-forwarded-port x-forwarded-proto x-proxy-origin x-real-ip".split()
 )
 
-_UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2, without _
 _USER_AGENT = re.compile(rb"[\x20-\x7e]{1,256}")
 
@@ -90,32 +87,42 @@ class Outward:
         lines = self._own.copy()
         agent = US
         accept_encoding = b""
-        for name, value in headers:
-            if name in self._allowed or name.startswith(_OUT_PREFIX):
-                if _UNSAFE.search(value):
-                    raise InvalidRequest(f"The header {name.decode('latin-1')} cannot be sent on.")
-                lines.append((name, value))
+        for line in headers:
+            name = line[0]
+            if name in self._allowed or (name.startswith(_OUT_PREFIX) and b"_" not in name):
+                lines.append(line)
             elif name == b"user-agent":
-                if _USER_AGENT.fullmatch(value):
-                    agent = b"%b %b" % (US, value)
+                if _USER_AGENT.fullmatch(line[1]):
+                    agent = b"%b %b" % (US, line[1])
             elif name == b"accept-encoding":
-                accept_encoding = value
+                accept_encoding = line[1]
         lines.append((b"user-agent", agent))
         lines.append((b"accept-encoding", acceptable(accept_encoding)))
         return lines
 
 
-def inward(headers: RawHeaders) -> RawHeaders:
-    """The header lines of an answer that the caller may see."""
-    lines: RawHeaders = []
-    for line in headers:
-        name = line[0]
-        if name in _IN or name.startswith(_IN_PREFIXES):
-            lines.append(line)
-        elif name == b"x-request-id":
-            # X-Request-ID names the call through us; theirs is what their support asks for.
-            lines.append((b"x-upstream-request-id", line[1]))
-    return lines + _HARMLESS
+class Inward:
+    """The header lines of an answer that the caller may see, and what they say of the body."""
+
+    __slots__ = ("coding", "event_stream", "lines")
+
+    def __init__(self, headers: RawHeaders) -> None:
+        self.coding = b""
+        self.event_stream = False
+        self.lines: RawHeaders = []
+        for line in headers:
+            name, value = line
+            if name == b"content-type":
+                self.event_stream = value[:17].lower() == b"text/event-stream"
+            elif name == b"content-encoding":
+                self.coding = value.strip().lower()
+            elif name == b"x-request-id":
+                # X-Request-ID names the call through us; theirs is what their support asks for.
+                line = (b"x-upstream-request-id", value)  # noqa: PLW2901
+            elif name not in _IN and not name.startswith(_IN_PREFIXES):
+                continue
+            self.lines.append(line)
+        self.lines += _HARMLESS
 
 
 def _forwardable(name: str) -> bytes:

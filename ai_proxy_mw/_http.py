@@ -146,7 +146,8 @@ class RunSync(Protocol):
 class Request:
     """A call on its way through the corridor.
 
-    `path` is what follows the prefix, decoded and checked, e.g. `/chat/completions`. `scope` is
+    `path` is what follows the prefix, decoded and checked, e.g. `/chat/completions`. `raw_headers`
+    are the lines as the server gave them, for those who pass some on by their name. `scope` is
     the ASGI scope and `environ` the WSGI environment; the door that took the call sets one of
     them. `client` is the address the connection came from. Stages further in find what the
     stages before them made out: `endpoint`, `subject`.
@@ -157,11 +158,11 @@ class Request:
         "client",
         "endpoint",
         "environ",
-        "headers",
         "id",
         "method",
         "path",
         "query",
+        "raw_headers",
         "run_sync",
         "scope",
         "subject",
@@ -184,7 +185,7 @@ class Request:
         self.method = method
         self.path = path
         self.query = query
-        self.headers = Headers(headers)
+        self.raw_headers = headers
         self.body = body
         self.client = client
         self.id = request_id
@@ -193,6 +194,11 @@ class Request:
         self.environ = environ
         self.endpoint = ""
         self.subject = ""
+
+    @property
+    def headers(self) -> Headers:
+        """The header lines but those with `_` in their name, which some would take for `-`."""
+        return Headers([line for line in self.raw_headers if b"_" not in line[0]])
 
     @property
     def cookies(self) -> dict[str, str]:

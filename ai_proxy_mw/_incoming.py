@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from ai_proxy_mw._errors import PayloadTooLarge, RequestTimeout
 from ai_proxy_mw._http import Body
@@ -16,17 +17,38 @@ class RequestBody(Body):
     """The caller's body as it arrives, counted against a cap and a patience.
 
     `declared` is its Content-Length, or None; `limit` the most bytes taken; `patience` the seconds
-    that each further piece may take. Raises PayloadTooLarge, RequestTimeout and ClientGone.
+    that each further piece may take, by the watch of whoever calls `check`. Reading it raises
+    PayloadTooLarge, RequestTimeout and ClientGone.
     """
 
-    __slots__ = ("_ended", "_first", "_pull", "declared", "limit", "patience", "received")
+    __slots__ = (
+        "_ended",
+        "_expired",
+        "_first",
+        "_pull",
+        "_reader",
+        "_since",
+        "declared",
+        "limit",
+        "patience",
+        "received",
+    )
 
     def __init__(
-        self, pull: Pull, *, declared: int | None, limit: int, patience: float, empty: bool = False
+        self,
+        pull: Pull,
+        *,
+        declared: int | None,
+        limit: int,
+        patience: float = float("inf"),
+        empty: bool = False,
     ) -> None:
         self._pull = pull
         self._first: bytes | None = None
         self._ended = empty
+        self._expired = False
+        self._reader: asyncio.Task[Any] | None = None
+        self._since = 0.0
         self.declared = declared
         self.limit = limit
         self.patience = patience
@@ -40,6 +62,12 @@ class RequestBody(Body):
     def arrived(self) -> bool:
         """Whether the caller has sent all of it, read by somebody or not."""
         return self._ended
+
+    def check(self, now: float) -> None:
+        """End the waiting for a piece that has not come in time."""
+        if self._reader is not None and now - self._since > self.patience:
+            self._expired = True
+            self._reader.cancel()
 
     async def whole(self) -> bytes | None:
         """Wait for the first piece: all of the body if that was it, else None.
@@ -66,6 +94,10 @@ class RequestBody(Body):
             raise StopAsyncIteration  # the end came alone
         return chunk
 
+    async def aclose(self) -> None:
+        self._first = None
+        self._ended = True
+
     async def _next(self) -> bytes:
         if self.declared is not None and self.declared > self.limit:
             raise PayloadTooLarge(self.limit)
@@ -78,28 +110,16 @@ class RequestBody(Body):
         return chunk
 
     async def _patiently(self) -> tuple[bytes, bool]:
-        # asyncio.timeout() costs four times as much as this, on every request.
-        loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
-        rang = False
-
-        def ring() -> None:
-            nonlocal rang
-            rang = True
-            task.cancel()
-
-        alarm = loop.call_later(self.patience, ring)
+        self._reader = task
+        self._since = asyncio.get_running_loop().time()
         try:
             return await self._pull()
         except asyncio.CancelledError:
-            if rang and task.uncancel() <= cancelling:
+            if self._expired and task.uncancel() <= cancelling:
                 raise RequestTimeout from None
             raise
         finally:
-            alarm.cancel()
-
-    async def aclose(self) -> None:
-        self._first = None
-        self._ended = True
+            self._reader = None

@@ -7,49 +7,39 @@ from __future__ import annotations
 
 import select
 import socket
-from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-
-LOOK_EVERY = 0.04
-"""Seconds between two looks; quick answers are done before the first.
-
-The loop could be told to listen instead, but libuv makes what it listens to non-blocking, and
-with it the server's own socket, which is the same file to the kernel.
-"""
 
 # POLLRDHUP is Linux's: the peer has closed, whatever unread bytes (or TLS) stand before that.
 _CLOSED = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
 
 class Leaving:
-    """Calls `on_leave` in the loop once the caller has closed; `off()` ends the looking.
+    """Calls `on_leave` once the caller has closed; looks in every round until `off()`.
 
     Knows gunicorn's and Werkzeug's socket and waitress's `client_disconnected`; with any other
-    server it does nothing.
+    server it does nothing. The loop could be told to listen instead, but libuv makes what it
+    listens to non-blocking, and with it the server's own socket, which is the same file to the
+    kernel.
     """
 
-    def __init__(
-        self, loop: AbstractEventLoop, environ: dict[str, Any], on_leave: Callable[[], None]
-    ) -> None:
-        self._loop = loop
+    __slots__ = ("_ask", "_on_leave")
+
+    def __init__(self, environ: dict[str, Any], on_leave: Callable[[], None]) -> None:
+        self._ask = _question(environ)
         self._on_leave = on_leave
-        self._timer: TimerHandle | None = None
-        ask = _question(environ)
-        if ask is not None:
-            self._ask = ask
-            self._timer = loop.call_later(LOOK_EVERY, self._look)
 
     def off(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._ask = None
 
-    def _look(self) -> None:
+    def attend(self, now: float) -> bool:  # noqa: ARG002 - there is no deadline here
+        if self._ask is None:
+            return False
         if self._ask():
             self._on_leave()
-        else:
-            self._timer = self._loop.call_later(LOOK_EVERY, self._look)
+            return False
+        return True
 
 
 def _question(environ: dict[str, Any]) -> Callable[[], bool] | None:

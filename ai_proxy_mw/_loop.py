@@ -9,6 +9,8 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 
+from ai_proxy_mw._rounds import Rounds
+
 Closer = Callable[[], Awaitable[None]]
 
 STOP_WITHIN = 2.0
@@ -20,6 +22,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.loop = _new_event_loop()
+        self.rounds = Rounds()
         self._closers: dict[int, Closer] = {}
         self._thread = threading.Thread(target=self._run, name="ai_proxy_mw", daemon=True)
         self._thread.start()

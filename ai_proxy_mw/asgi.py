@@ -6,23 +6,21 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from ai_proxy_mw._calls import declared_length, request_id
+from ai_proxy_mw._calls import read_head
 from ai_proxy_mw._delivery import Truncated, deliver
 from ai_proxy_mw._errors import ClientGone
 from ai_proxy_mw._http import Request
-from ai_proxy_mw._incoming import RequestBody
+from ai_proxy_mw._incoming import Pull, RequestBody
 from ai_proxy_mw._paths import below, is_tricky
 from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of
+from ai_proxy_mw._rounds import Rounds
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from ai_proxy_mw._types import ASGIApp, Message, Receive, Scope, Send
+    from ai_proxy_mw._types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 T = TypeVar("T")
-
-WATCH_AFTER = 0.02
-"""Seconds after which somebody listens for the caller's leaving. Quick answers do without."""
 
 
 class AIProxyMiddleware:
@@ -42,12 +40,13 @@ class AIProxyMiddleware:
         self.app: ASGIApp = app or _alone
         self._is_alone = app is None
         self.proxy = of(proxy, options)
+        self.rounds = Rounds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             rest = below(self.proxy.prefix, scope["path"], scope.get("root_path", ""))
             if rest is not None or self._is_alone:
-                await _Call(self.proxy, scope, rest, receive, send).run()
+                await _Call(self, scope, rest, receive, send).run()
                 return
         elif scope["type"] == "lifespan":
             send = self._closing(send)
@@ -67,52 +66,51 @@ class AIProxyMiddleware:
 class _Call:
     """One request from its scope to the last byte of its answer."""
 
-    __slots__ = (
-        "_body",
-        "_head_sent",
-        "_proxy",
-        "_receive",
-        "_request",
-        "_response",
-        "_send",
-        "_watch",
-    )
+    __slots__ = ("_head_sent", "_middleware", "_request", "_response", "_send", "_watch")
 
     def __init__(
-        self, proxy: AIProxy, scope: Scope, rest: str | None, receive: Receive, send: Send
+        self,
+        middleware: AIProxyMiddleware,
+        scope: Scope,
+        rest: str | None,
+        receive: Receive,
+        send: Send,
     ) -> None:
-        headers = [(name.lower(), value) for name, value in scope["headers"] if b"_" not in name]
-        self._proxy = proxy
-        self._receive = receive
-        self._send = send
-        self._head_sent = False
-        self._body = RequestBody(
-            self._pull,
-            declared=declared_length(headers),
+        proxy = middleware.proxy
+        headers: RawHeaders = scope["headers"]
+        request_id, length = read_head(headers)
+        body = RequestBody(
+            _puller(receive),
+            declared=length,
             limit=proxy.max_body,
             patience=proxy.upstream.timeouts.body,
         )
         client = scope.get("client")
+        self._send = send
+        self._head_sent = False
+        self._watch = _Watch(receive, body)
+        middleware.rounds.join(self._watch)
+        self._middleware = middleware
         self._request = Request(
             method=scope["method"],
             path=None if is_tricky(scope.get("raw_path") or b"") else rest,
             query=scope["query_string"],
             headers=headers,
-            body=self._body,
+            body=body,
             client=client[0] if client else None,
-            request_id=request_id(headers),
+            request_id=request_id,
             run_sync=run_sync,
             scope=scope,
         )
 
     async def run(self) -> None:
-        watch = self._watch = _Watch(self._receive, self._body)
+        watch = self._watch
         try:
-            self._response = await self._proxy.handle(self._request)
+            response = self._response = await self._middleware.proxy.handle(self._request)
             watch.answering = True
-            if self._response.event_stream:
+            if response.event_stream:
                 await self._start()
-            await deliver(self._response, self._write)
+            await deliver(response, self._write)
         except (ClientGone, Truncated):
             return  # the server sees an answer without its end, and closes the connection
         except asyncio.CancelledError:
@@ -120,12 +118,6 @@ class _Call:
                 raise
         finally:
             watch.off()
-
-    async def _pull(self) -> tuple[bytes, bool]:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        return message.get("body", b""), not message.get("more_body", False)
 
     async def _start(self) -> None:
         self._head_sent = True
@@ -147,6 +139,18 @@ class _Call:
         await self._send({"type": "http.response.body", "body": chunk, "more_body": not last})
 
 
+def _puller(receive: Receive) -> Pull:
+    # A closure, and no method of the call: the call holds the body, and a circle of the two
+    # would wait for the garbage collector after every request.
+    async def pull() -> tuple[bytes, bool]:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message.get("body", b""), not message.get("more_body", False)
+
+    return pull
+
+
 class _Watch:
     """Cancels the task that serves a call when its caller leaves.
 
@@ -157,11 +161,11 @@ class _Watch:
     __slots__ = (
         "_body",
         "_cancelling",
+        "_done",
         "_gone",
         "_listener",
         "_receive",
         "_task",
-        "_timer",
         "answering",
     )
 
@@ -172,26 +176,28 @@ class _Watch:
         self._body = body
         self._task = task
         self._cancelling = task.cancelling()
+        self._done = False
         self._gone = False
         self._listener: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._begin)
         self.answering = False
+
+    def attend(self, now: float) -> bool:
+        if self._done:
+            return False
+        if self.answering or self._body.arrived:
+            self._listener = self._task.get_loop().create_task(self._listen())
+            return False
+        self._body.check(now)
+        return True
 
     def caused_cancel(self) -> bool:
         """Whether the cancellation under way is ours alone; it then counts as dealt with."""
         return self._gone and self._task.uncancel() <= self._cancelling
 
     def off(self) -> None:
-        self._timer.cancel()
+        self._done = True
         if self._listener is not None:
             self._listener.cancel()
-
-    def _begin(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self.answering or self._body.arrived:
-            self._listener = loop.create_task(self._listen())
-        else:
-            self._timer = loop.call_later(WATCH_AFTER, self._begin)
 
     async def _listen(self) -> None:
         # What may still come of a body was not wanted: the answer is on its way already.

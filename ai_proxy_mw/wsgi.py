@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ai_proxy_mw._bridge import Bridge, Broken, Piece
-from ai_proxy_mw._calls import declared_length, request_id
+from ai_proxy_mw._calls import read_head
 from ai_proxy_mw._delivery import Truncated, deliver
 from ai_proxy_mw._errors import ClientGone
 from ai_proxy_mw._http import Request
@@ -70,18 +70,15 @@ class _Call:
         self._proxy = proxy
         self._environ = environ
         self._loop = thread.loop
+        self._rounds = thread.rounds
         self._bridge = Bridge(thread.loop)
         self._left = False
         self._head: tuple[int, RawHeaders] | None = None
         self._remaining, empty = _framing(environ)
         headers = _headers(environ)
-        body = RequestBody(
-            self._pull,
-            declared=declared_length(headers),
-            limit=proxy.max_body,
-            patience=proxy.upstream.timeouts.body,
-            empty=empty,
-        )
+        request_id, length = read_head(headers)
+        # No patience: a worker that reads cannot be interrupted.
+        body = RequestBody(self._pull, declared=length, limit=proxy.max_body, empty=empty)
         self._request = Request(
             method=environ["REQUEST_METHOD"],
             path=None if is_tricky(_raw_path(environ)) else rest,
@@ -89,7 +86,7 @@ class _Call:
             headers=headers,
             body=body,
             client=environ.get("REMOTE_ADDR") or None,
-            request_id=request_id(headers),
+            request_id=request_id,
             run_sync=self._bridge.run_sync,
             environ=environ,
         )
@@ -135,7 +132,8 @@ class _Call:
         self._task.cancel()
 
     async def _run(self) -> None:
-        leaving = Leaving(self._loop, self._environ, self._on_leave)
+        leaving = Leaving(self._environ, self._on_leave)
+        self._rounds.join(leaving)
         try:
             response = await self._proxy.handle(self._request)
             self._head = (response.status, response.headers)

@@ -13,7 +13,7 @@ import pytest
 
 from ai_proxy_mw import AIProxy, AIProxyMiddleware, Timeouts, Upstream
 from ai_proxy_mw._identify import Identify
-from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
+from ai_proxy_mw.testing import FakeUpstream
 from tests.conftest import IN_PROCESS, KEY, House
 from tests.servers import free_port
 
@@ -292,8 +292,6 @@ def test_an_upstream_that_packs_in_a_way_nobody_asked_for_is_502(
 
 def test_a_header_that_would_be_two_is_refused(fake: FakeUpstream) -> None:
     """Servers refuse such bytes; where one does not, we do."""
-    upstream = Upstream(base_url=FAKE_BASE_URL, transport=fake.transport())
-    app = AIProxyMiddleware(upstream=upstream, anonymous=True)
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -309,6 +307,12 @@ def test_a_header_that_would_be_two_is_refused(fake: FakeUpstream) -> None:
         "query_string": b"",
         "headers": [(b"openai-beta", b"a\r\nx-evil: 1")],
     }
-    asyncio.run(app(scope, receive, send))
+
+    async def main(base_url: str) -> None:
+        async with AIProxy(upstream=base_url, anonymous=True) as proxy:
+            await AIProxyMiddleware(proxy=proxy)(scope, receive, send)
+
+    with fake.serve() as upstream:
+        asyncio.run(main(upstream.base_url))
     assert sent[0]["status"] == 400
     assert fake.requests == []

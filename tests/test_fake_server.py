@@ -9,15 +9,16 @@ import json
 import socket
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
 import httpx
 import openai
 import pytest
+import uvloop
 
-from ai_proxy_mw.testing import FakeServer, FakeUpstream
+from ai_proxy_mw.testing import FakeServer, FakeUpstream, SeenRequest
 from tests.wire import (
     CHAT,
     STREAM,
@@ -214,16 +215,20 @@ def test_connections_are_kept_and_counted(server: FakeServer, fake: FakeUpstream
     assert [seen.connection for seen in fake.requests] == [1, 1, 1, 1, 1, 1, 2]
 
 
+def wait_until_held_back(seen: SeenRequest) -> None:
+    before = -1
+    deadline = time.monotonic() + 10
+    while seen.chunks_sent != before and time.monotonic() < deadline:
+        before = seen.chunks_sent
+        time.sleep(0.1)
+
+
 def test_a_slow_reader_holds_back_a_download(server: FakeServer, fake: FakeUpstream) -> None:
     fake.download_bytes = 64 << 20
     with closing(dial(server)) as connection:
         connection.sendall(b"GET /v1/files/a/content HTTP/1.1\r\nConnection: close\r\n\r\n")
         seen = fake.wait_for_request()
-        before = -1
-        deadline = time.monotonic() + 10
-        while seen.chunks_sent != before and time.monotonic() < deadline:
-            before = seen.chunks_sent
-            time.sleep(0.1)
+        wait_until_held_back(seen)
         assert 0 < seen.chunks_sent < 512
         _, _, body = read_all_counted(connection)
     expected = hashlib.sha256()
@@ -272,6 +277,17 @@ def test_leaving_in_a_download_that_is_held_back(server: FakeServer, fake: FakeU
         read_until(connection, b"\r\n\r\n")
     assert fake.wait_for_disconnect().chunks_sent < 1024
     fake.wait_until_quiet()
+
+
+def test_a_client_that_says_no_more_in_an_answer_has_left(
+    server: FakeServer, fake: FakeUpstream
+) -> None:
+    fake.download_bytes = 64 << 20
+    with closing(dial(server)) as connection:
+        connection.sendall(b"GET /v1/files/a/content HTTP/1.1\r\n\r\n")
+        wait_until_held_back(fake.wait_for_request())
+        connection.shutdown(socket.SHUT_WR)
+        fake.wait_for_disconnect()
 
 
 def test_leaving_in_an_upload(server: FakeServer, fake: FakeUpstream) -> None:
@@ -419,16 +435,26 @@ def test_a_taken_port_is_told(server: FakeServer, fake: FakeUpstream) -> None:
         pass
 
 
-def test_serving_in_the_same_loop(fake: FakeUpstream) -> None:
-    async def main() -> str:
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_serving_in_the_same_loop(
+    fake: FakeUpstream, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def main() -> None:
         async with (
             fake.serve(host="::1") as server,
             httpx.AsyncClient(base_url=server.base_url, trust_env=False) as http,
         ):
             assert server.url == f"http://[::1]:{server.port}"
-            return (await http.get("/models/fake-1")).json()["id"]  # type: ignore[no-any-return]
+            whole = await http.post("/chat/completions", json=STREAM)
+            assert whole.content.endswith(b"data: [DONE]\n\n")
+            gate = fake.hold()
+            async with http.stream("POST", "/chat/completions", json=STREAM):
+                await asyncio.to_thread(gate.wait_until_held)
+            await asyncio.to_thread(fake.wait_for_disconnect)
 
-    assert asyncio.run(main()) == "fake-1"
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+    assert (fake.calls_open, fake.connections_open) == (0, 0)
 
 
 def test_a_bug_is_told_and_closes_the_connection(

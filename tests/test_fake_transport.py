@@ -244,7 +244,8 @@ def test_a_release_passes_on_when_its_receiver_is_cancelled() -> None:
         await until(lambda: gate.waiting == 2)
         gate.release()
         first.cancel()
-        await second
+        async with asyncio.timeout(5):
+            await second
         with pytest.raises(asyncio.CancelledError):
             await first
         gate.release()

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -27,6 +28,9 @@ from tests.transport._harness import fetch, get, in_loop, outbound, until
 from tests.transport._raw_server import Peer, RawServer, answering, ok
 
 both = pytest.mark.parametrize("name", ["httpx", "httpx2"])
+
+
+ANYWHERE = Origin("http", "upstream.test", 80)
 
 
 def make(name: str, **options: Any) -> Any:
@@ -234,9 +238,55 @@ async def test_a_mock_transport_can_stand_in(name: str) -> None:
         return library.Response(200, json={"path": request.url.path})
 
     async with make(name, transport=library.MockTransport(answer)) as client:
-        request = get(Origin("http", "upstream.test", 80))
-        _, body = await fetch(HttpxTransport(client), request)
+        _, body = await fetch(HttpxTransport(client), get(ANYWHERE))
         assert body.replace(b" ", b"") == b'{"path":"/v1/models"}'
+
+
+class Pieces:
+    """A body for a transport of the user's own: pieces, then perhaps an error at its closing."""
+
+    def __init__(self, library: Any, *pieces: bytes) -> None:
+        class Stream(library.AsyncByteStream):  # type: ignore[misc]
+            async def __aiter__(self) -> AsyncIterator[bytes]:
+                for piece in pieces:
+                    yield piece
+
+            async def aclose(self) -> None:
+                raise library.CloseError("it was broken already")
+
+        self._answer = library.Response(200, stream=Stream())
+        self.transport = library.MockTransport(lambda request: self._answer)
+
+
+@both
+@in_loop
+async def test_empty_pieces_are_left_out(name: str) -> None:
+    library = importlib.import_module(name)
+    mock = Pieces(library, b"", b"a", b"", b"", b"b")
+    async with make(name, transport=mock.transport) as client:
+        response = await HttpxTransport(client).send(get(ANYWHERE))
+        assert [await anext(response.body) for _ in range(2)] == [b"a", b"b"]
+
+
+@both
+@in_loop
+async def test_a_connection_that_cannot_be_closed_is_closed_enough(name: str) -> None:
+    library = importlib.import_module(name)
+    mock = Pieces(library, b"a", b"b")
+    async with make(name, transport=mock.transport) as client:
+        response = await HttpxTransport(client).send(get(ANYWHERE))
+        await anext(response.body)
+        await response.body.aclose()
+
+
+@both
+@in_loop
+async def test_an_upgrade_that_a_transport_lets_through_is_refused(name: str) -> None:
+    library = importlib.import_module(name)
+    mock = library.MockTransport(lambda request: library.Response(101))
+    async with make(name, transport=mock) as client:
+        with pytest.raises(UpstreamProtocolError):
+            await HttpxTransport(client).send(get(ANYWHERE))
 
 
 @both

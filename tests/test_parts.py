@@ -16,9 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_proxy_mw import Body, Ending, Headers, Request, Response, Upstream, _loop
-from ai_proxy_mw._alarm import Alarm
 from ai_proxy_mw._bridge import Bridge, Broken, Piece
-from ai_proxy_mw._calls import declared_length, request_id
+from ai_proxy_mw._calls import read_head
 from ai_proxy_mw._delivery import Truncated, deliver
 from ai_proxy_mw._encoding import Decoded, acceptable, accepts
 from ai_proxy_mw._errors import (
@@ -34,6 +33,7 @@ from ai_proxy_mw._http import BytesBody
 from ai_proxy_mw._identify import ApiKeys, choose
 from ai_proxy_mw._incoming import RequestBody
 from ai_proxy_mw._leaving import Leaving
+from ai_proxy_mw._rounds import Rounds
 
 
 class Pieces(Body):
@@ -185,8 +185,15 @@ def test_a_request_body_has_a_cap_and_a_patience() -> None:
         assert await body.whole() is None
         with pytest.raises(PayloadTooLarge):
             await _all(body)
+        late = _request_body()
+        waiting = asyncio.ensure_future(late.whole())
+        await asyncio.sleep(0)
+        late.check(asyncio.get_running_loop().time())  # not yet
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        late.check(asyncio.get_running_loop().time() + 1)
         with pytest.raises(RequestTimeout):
-            await _request_body().whole()
+            await waiting
         waiting = asyncio.ensure_future(_request_body(patience=10).whole())
         await asyncio.sleep(0)
         waiting.cancel()
@@ -196,24 +203,37 @@ def test_a_request_body_has_a_cap_and_a_patience() -> None:
     asyncio.run(main())
 
 
-def test_an_alarm_moves_both_ways() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        rang = asyncio.Event()
-        alarm = Alarm(loop, loop.time() + 0.02, rang.set)
-        alarm.deadline = later = loop.time() + 0.06
-        await rang.wait()
-        assert loop.time() >= later
-        rang.clear()
-        alarm = Alarm(loop, loop.time() + 60, rang.set)
-        alarm.move(loop.time() + 0.01)
-        async with asyncio.timeout(5):
-            await rang.wait()
-        rang.clear()
-        Alarm(loop, loop.time() + 0.01, rang.set).off()
-        await asyncio.sleep(0.03)
-        assert not rang.is_set()
+class Slow:
+    """A call that wants to be looked at a number of times."""
 
+    def __init__(self, times: int) -> None:
+        self.left = times
+        self.done = asyncio.Event()
+
+    def attend(self, now: float) -> bool:
+        self.left -= 1
+        if self.left == 0:
+            self.done.set()
+        return self.left > 0
+
+
+def test_rounds_look_after_calls_until_they_are_done_and_then_stand_still() -> None:
+    rounds = Rounds()
+
+    async def main() -> None:
+        for _ in range(2):
+            calls = [Slow(1), Slow(3)]
+            for call in calls:
+                rounds.join(call)
+            async with asyncio.timeout(5):
+                for call in calls:
+                    await call.done.wait()
+            assert [call.left for call in calls] == [0, 0]
+            while rounds._ticking:
+                await asyncio.sleep(0.01)
+        rounds.join(Slow(100))  # and is left behind with its loop
+
+    asyncio.run(main())
     asyncio.run(main())
 
 
@@ -327,11 +347,11 @@ def test_bytes_are_a_body_too() -> None:
 
 
 def test_lengths_and_ids() -> None:
-    assert declared_length([(b"content-length", b"12")]) == 12
-    assert declared_length([(b"content-length", b"+1")]) is None
-    assert declared_length([(b"content-length", b"9" * 19)]) is None
-    assert declared_length([]) is None
-    assert len({request_id([]) for _ in range(1000)}) == 1000
+    assert read_head([(b"content-length", b"12"), (b"x-request-id", b"a")]) == ("a", 12)
+    assert read_head([(b"content-length", b"+1")])[1] is None
+    assert read_head([(b"content-length", b"9" * 19)])[1] is None
+    assert read_head([])[1] is None
+    assert len({read_head([])[0] for _ in range(1000)}) == 1000
 
 
 def test_some_errors_say_when_to_come_back() -> None:
@@ -412,7 +432,9 @@ def test_a_closed_socket_is_a_leaving() -> None:
     async def main() -> None:
         here, there = socket.socketpair()
         left = asyncio.Event()
-        leaving = Leaving(asyncio.get_running_loop(), {"gunicorn.socket": here}, left.set)
+        rounds = Rounds()
+        leaving = Leaving({"gunicorn.socket": here}, left.set)
+        rounds.join(leaving)
         here.close()
         there.close()
         async with asyncio.timeout(5):

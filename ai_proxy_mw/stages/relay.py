@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from ai_proxy_mw._encoding import Decoded, accepts, can_decode
 from ai_proxy_mw._errors import InvalidRequest, UpstreamProtocolError
-from ai_proxy_mw._header_rules import Outward, inward
+from ai_proxy_mw._header_rules import Inward, Outward
 from ai_proxy_mw.upstream.base import Outbound
 
 if TYPE_CHECKING:
     from ai_proxy_mw._config import Upstream
     from ai_proxy_mw._http import Request, Response
-    from ai_proxy_mw._types import RawHeaders
     from ai_proxy_mw.upstream.base import Transport
 
+_OF_THE_CODING = (b"content-encoding", b"content-length", b"etag")
 _QUERY = re.compile(rb"[!$-;=?-~]*")  # visible ASCII but " # < > (RFC 3986, section 3.4, and more)
 
 
@@ -28,7 +28,7 @@ class Relay:
         self._outward = outward
 
     async def __call__(self, request: Request) -> Response:
-        headers = self._outward(request.headers.raw)
+        headers = self._outward(request.raw_headers)
         target = self._target(request)
         body = await request.body.whole()
         response = await self._transport.send(
@@ -58,16 +58,11 @@ class Relay:
 
 
 async def _for_the_caller(request: Request, response: Response) -> Response:
-    coding = content_type = b""
-    for name, value in response.headers:
-        if name == b"content-encoding":
-            coding = value.strip().lower()
-        elif name == b"content-type":
-            content_type = value
-    response.headers = inward(response.headers)
-    response.event_stream = content_type[:17].lower() == b"text/event-stream"
-    if coding and coding != b"identity" and request.method != "HEAD":
-        _settle_coding(request, response, coding)
+    seen = Inward(response.headers)
+    response.headers = seen.lines
+    response.event_stream = seen.event_stream
+    if seen.coding and request.method != "HEAD":
+        _settle_coding(request, response, seen.coding)
     if response.event_stream:
         response.headers.append((b"x-accel-buffering", b"no"))
     else:
@@ -79,13 +74,9 @@ async def _for_the_caller(request: Request, response: Response) -> Response:
 def _settle_coding(request: Request, response: Response, coding: bytes) -> None:
     """Compressed answers pass compressed to who accepts that; event streams never do."""
     accepted = accepts((request.headers.get("accept-encoding") or "").encode("latin-1"), coding)
-    if accepted and not response.event_stream:
+    if coding == b"identity" or (accepted and not response.event_stream):
         return
     if not can_decode(coding):
         raise UpstreamProtocolError
     response.body = Decoded(response.body, coding)
-    response.headers = _without(response.headers, b"content-encoding", b"content-length", b"etag")
-
-
-def _without(headers: RawHeaders, *names: bytes) -> RawHeaders:
-    return [line for line in headers if line[0] not in names]
+    response.headers = [line for line in response.headers if line[0] not in _OF_THE_CODING]

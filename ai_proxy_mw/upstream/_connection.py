@@ -37,6 +37,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self.idle_since = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is not None:
@@ -73,11 +74,20 @@ class Connection(asyncio.Protocol):
         # A close that the event loop has not seen yet; unlikely enough to not ask every time.
         return idle < 0.5 or not _readable(transport)
 
+    def check(self, now: float) -> None:
+        """End what has lasted too long: an exchange, or the idleness."""
+        if self._exchange is None:
+            if now - self.idle_since >= self.keepalive:
+                self.abort()
+        elif now >= self._exchange.deadline:
+            self._exchange.expire(now)
+
     # -- for the transport -------------------------------------------------------------------
 
     def begin(self, method: str, timeouts: Timeouts) -> Exchange:
         exchange = Exchange(self, self._loop, method, timeouts)
         self._exchange = exchange
+        self._pool.keep_time(timeouts)
         if self._transport is None:
             exchange.lost(None)
         return exchange

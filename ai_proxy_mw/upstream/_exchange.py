@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from ai_proxy_mw._alarm import Alarm
 from ai_proxy_mw._errors import (
     StaleConnection,
     UpstreamDisconnected,
@@ -39,7 +38,6 @@ class Exchange(Body):
     """
 
     __slots__ = (
-        "_alarm",
         "_chunks",
         "_complete",
         "_connection",
@@ -55,6 +53,7 @@ class Exchange(Body):
         "_to_close",
         "_total_at",
         "_waiter",
+        "deadline",
         "head",
         "headers",
         "sent",
@@ -71,7 +70,7 @@ class Exchange(Body):
         self._connection: Connection | None = connection
         self._loop = loop
         self._timeouts = timeouts
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._head_only = method == "HEAD"
         self._to_close = True  # whether the body ends with the connection
         self._chunks: deque[bytes] = deque()
@@ -88,19 +87,19 @@ class Exchange(Body):
         self.head: Future[None] = loop.create_future()
         now = loop.time()
         self._total_at = now + timeouts.total
-        self._alarm = Alarm(loop, min(now + timeouts.write, self._total_at), self._rang)
+        self.deadline = min(now + timeouts.write, self._total_at)
 
     # -- the request's side ------------------------------------------------------------------
 
     def sending(self) -> None:
         """A piece of the request is about to be written: the upstream gets `write` to take it."""
-        self._alarm.move(min(self._loop.time() + self._timeouts.write, self._total_at))
+        self._allow(self._timeouts.write)
 
     def all_sent(self) -> None:
         """The request is out: from now on the upstream is waited for."""
         self.sent = True
         if not self.head.done():
-            self._alarm.move(min(self._loop.time() + self._timeouts.first_byte, self._total_at))
+            self._allow(self._timeouts.first_byte)
 
     # -- the connection's side ---------------------------------------------------------------
 
@@ -153,10 +152,11 @@ class Exchange(Body):
         if self.head.done():
             return  # a trailer; dropped
         name = name.lower()
+        value = value.rstrip(b" \t")  # the parser takes off the white space in front only
         if name == b"content-length":
             self._to_close = False
         elif name == b"transfer-encoding":
-            if value.lower() != b"chunked":
+            if value.strip().lower() != b"chunked" or not self._to_close:
                 raise httptools.HttpParserCallbackError("a transfer coding we did not ask for")
             self._to_close = False
         self.headers.append((name, value))
@@ -173,7 +173,7 @@ class Exchange(Body):
             # The parser cannot be told that no body follows, so this connection ends here.
             self._complete = self._dirty = True
         if not self.head.done():
-            self._alarm.move(min(self._loop.time() + self._timeouts.idle, self._total_at))
+            self._allow(self._timeouts.idle)
             self.head.set_result(None)
 
     def on_body(self, data: bytes) -> None:
@@ -183,7 +183,7 @@ class Exchange(Body):
         self._progress = True
         self._chunks.append(data)
         self._size += len(data)
-        self._alarm.deadline = min(self._loop.time() + self._timeouts.idle, self._total_at)
+        self._allow(self._timeouts.idle)
         if self._size > HIGH_WATER and self._connection is not None:
             self._connection.pause_reading()
         self._wake()
@@ -191,6 +191,7 @@ class Exchange(Body):
     def on_message_complete(self) -> None:
         if not self.head.done():
             self.headers.clear()  # of a 1xx
+            self._to_close = True
             return
         if not self._complete:
             self._complete = self._progress = True
@@ -240,7 +241,7 @@ class Exchange(Body):
         chunks.clear()
         if self._size > HIGH_WATER and self._connection is not None:
             # The upstream was held back by us, so its silence starts now.
-            self._alarm.move(min(self._loop.time() + self._timeouts.idle, self._total_at))
+            self._allow(self._timeouts.idle)
             self._connection.resume_reading()
         self._size = 0
         return data
@@ -260,30 +261,33 @@ class Exchange(Body):
 
     def _let_go(self) -> Connection | None:
         connection, self._connection = self._connection, None
-        self._alarm.off()
+        self._parser = None  # it holds this exchange: a circle for the garbage collector
         return connection
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _rang(self) -> None:
-        now = self._loop.time()
+    def _allow(self, seconds: float) -> None:
+        self.deadline = min(self._loop.time() + seconds, self._total_at)
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed: fail, or move it where nobody upstream is to blame."""
         if now >= self._total_at:
             self.fail(UpstreamTimeout("total"))
         elif not self.sent and not self.head.done():
-            self._rang_while_sending(now)
+            self._expire_while_sending(now)
         elif not self.head.done():
             self.fail(UpstreamTimeout("first_byte"))
         elif self._chunks:
             # Our reader is the slow one; the upstream is not to blame.
-            self._alarm.move(min(now + self._timeouts.idle, self._total_at))
+            self.deadline = min(now + self._timeouts.idle, self._total_at)
         else:
             self.fail(UpstreamTimeout("idle"))
 
-    def _rang_while_sending(self, now: float) -> None:
+    def _expire_while_sending(self, now: float) -> None:
         if self._connection is not None and self._connection.blocked:
             self.fail(UpstreamTimeout("write"))
         else:
             # The upstream has taken all there was: it is our caller who is slow.
-            self._alarm.move(min(now + self._timeouts.write, self._total_at))
+            self.deadline = min(now + self._timeouts.write, self._total_at)

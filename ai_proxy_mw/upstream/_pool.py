@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ai_proxy_mw._config import Timeouts
     from ai_proxy_mw.upstream.base import Origin
 
+QUICKEST_TICK = 0.01
+SLOWEST_TICK = 0.5
+"""Seconds between two looks at the connections."""
+
 
 class Pool:
     """Belongs to one event loop.
@@ -46,7 +50,9 @@ class Pool:
         self._idle: list[Connection] = []
         self._dialling = 0
         self._line: deque[asyncio.Future[Connection | None]] = deque()
-        self._sweep: asyncio.TimerHandle | None = None
+        self._timeouts: Timeouts | None = None
+        self._tick = SLOWEST_TICK
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
@@ -78,21 +84,44 @@ class Pool:
             return await self._open(timeouts.connect)
         if handed.usable(self._loop.time()):
             return handed
-        handed.abort()  # closed between the handing over and now
-        return await self.acquire(timeouts)
+        # Closed between the handing over and now. Its place stays ours: nobody overtakes.
+        self._all.discard(handed)
+        self._dialling += 1
+        handed.abort()
+        return await self._open(timeouts.connect)
 
     def idle(self, connection: Connection) -> None:
         """Take back a connection that can carry another exchange."""
+        if connection.keepalive <= 0:
+            connection.abort()
+            return
         waiter = self._next_in_line()
         if waiter is not None:
             waiter.set_result(connection)
             return
-        if connection.keepalive <= 0:
-            connection.abort()
-            return
         self._idle.append(connection)
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(self.keepalive, self._close_expired)
+
+    def keep_time(self, timeouts: Timeouts) -> None:
+        """See to it that these timeouts are kept, by looking at all connections in turn.
+
+        One timer for all instead of one for each call, which costs more than all the rest of the
+        time-keeping. A deadline is passed by an eighth of the shortest time at most.
+        """
+        if timeouts is not self._timeouts:
+            self._timeouts = timeouts
+            tick = _tick(timeouts, self.keepalive)
+            if tick < self._tick and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._tick = min(tick, self._tick)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._tick, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        for connection in list(self._all):
+            connection.check(now)
+        self._timer = self._loop.call_later(self._tick, self._look) if self._all else None
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
@@ -112,9 +141,9 @@ class Pool:
         self._closed = True
         while (waiter := self._next_in_line()) is not None:
             waiter.set_exception(UpstreamDisconnected())
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for connection in list(self._all):
             connection.shut()
 
@@ -180,11 +209,9 @@ class Pool:
             self._dialling += 1
             waiter.set_result(None)
 
-    def _close_expired(self) -> None:
-        now = self._loop.time()
-        for connection in list(self._idle):
-            if now - connection.idle_since >= connection.keepalive:
-                connection.abort()
-        self._sweep = (
-            self._loop.call_later(self.keepalive, self._close_expired) if self._idle else None
-        )
+
+def _tick(timeouts: Timeouts, keepalive: float) -> float:
+    shortest = min(timeouts.write, timeouts.first_byte, timeouts.idle, timeouts.total)
+    if keepalive > 0:
+        shortest = min(shortest, keepalive)
+    return min(max(shortest / 8, QUICKEST_TICK), SLOWEST_TICK)

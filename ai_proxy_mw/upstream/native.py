@@ -170,9 +170,12 @@ def _head(outbound: Outbound, length: int | None) -> bytes:
     lines = [b"%b %b HTTP/1.1\r\n" % (outbound.method.encode("ascii"), outbound.target)]
     lines += [b"%b: %b\r\n" % line for line in outbound.headers]
     if length is None:
-        lines.append(b"transfer-encoding: chunked\r\n\r\n")
+        lines.append(b"transfer-encoding: chunked\r\n")
     elif length or outbound.method not in ("GET", "HEAD", "DELETE"):
-        lines.append(b"content-length: %d\r\n\r\n" % length)
-    else:
-        lines.append(b"\r\n")
-    return b"".join(lines)
+        lines.append(b"content-length: %d\r\n" % length)
+    lines.append(b"\r\n")
+    head = b"".join(lines)
+    # Whatever was put in, it is as many lines as it was meant to be.
+    if not head.count(b"\n") == head.count(b"\r") == len(lines) or b"\0" in head:
+        raise InvalidRequest("A header of the request cannot be sent on.")
+    return head

@@ -186,36 +186,24 @@ test("a whole answer that is no JSON is a bad response", async (t) => {
   await assert.rejects(client.complete(CALL), refusal({ code: "bad_response", status: 200 }));
 });
 
-test("silence before the answer is a timeout, and the request is given up", async (t) => {
-  const came = later();
+test("silence before the answer gives the request up", async (t) => {
   const gone = later();
-  const server = await serve(t, (request, response) => {
-    response.on("close", gone.resolve);
-    came.resolve();
-  });
-  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const server = await serve(t, (request, response) => response.on("close", gone.resolve));
   const client = new ChatClient({ baseUrls: [server.url], timeout: 1000 });
-  const read = collect(client.stream(CALL));
-  await came.promise;
-  t.mock.timers.tick(1000);
-  await assert.rejects(read, refusal({ code: "timeout", status: 0 }));
+  await assert.rejects(collect(client.stream(CALL)), refusal({ code: "timeout", status: 0 }));
   await gone.promise;
 });
 
-test("silence in mid-answer is a timeout, and the request is given up", async (t) => {
+test("silence in mid-answer gives the request up", async (t) => {
   const gone = later();
   const server = await serve(t, (request, response) => {
     response.on("close", gone.resolve);
     startStream(response, { "x-request-id": "req_4" });
     response.write(event(chunk("a")));
   });
-  t.mock.timers.enable({ apis: ["setTimeout"] });
   const stream = new ChatClient({ baseUrls: [server.url], timeout: 1000 }).stream(CALL);
   await stream.next();
-  const next = stream.next();
-  await new Promise(setImmediate); // the client begins to wait
-  t.mock.timers.tick(1000);
-  await assert.rejects(next, refusal({ code: "timeout", requestId: "req_4" }));
+  await assert.rejects(stream.next(), refusal({ code: "timeout", requestId: "req_4" }));
   await gone.promise;
 });
 
@@ -224,21 +212,8 @@ test("a body of an error that never comes does not hide its status", async (t) =
     response.writeHead(503);
     response.flushHeaders();
   });
-  // The head comes, and then a patience ends that is long enough for it on a busy machine.
-  const client = new ChatClient({ baseUrls: [server.url], timeout: 2000 });
+  const client = new ChatClient({ baseUrls: [server.url], timeout: 1000 });
   await assert.rejects(client.complete(CALL), refusal({ status: 503 }));
-});
-
-test("the reader's own time is not counted", async (t) => {
-  const server = await serve(t, (request, response) => {
-    startStream(response);
-    response.end(event(chunk("a")) + event(chunk("b", "stop")));
-  });
-  t.mock.timers.enable({ apis: ["setTimeout"] });
-  const stream = new ChatClient({ baseUrls: [server.url], timeout: 1000 }).stream(CALL);
-  await stream.next();
-  t.mock.timers.tick(5000);
-  assert.deepEqual(await collect(stream), ["b"]);
 });
 
 test("an abort before the start sends nothing", async (t) => {

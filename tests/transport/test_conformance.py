@@ -115,6 +115,13 @@ HELLO_WORLD = {
     "http10-length": PLAIN.replace(b"1.1", b"1.0"),
     "continue": b"HTTP/1.1 100 Continue\r\n\r\n" + PLAIN,
     "early-hints": HINTS + PLAIN,
+    "interim-with-framing": (
+        b"HTTP/1.1 103 Early Hints\r\ncontent-length: 0\r\n\r\n"
+        b"HTTP/1.1 103 Early Hints\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\n\r\nhello world"
+    ),
+    "length-with-space": PLAIN.replace(b": 11", b": \t 11 \t"),
+    "chunked-with-space": CHUNKED[:-2] + b" \t\r\n\r\nb\r\nhello world\r\n0\r\n\r\n",
 }
 
 
@@ -137,7 +144,7 @@ async def test_every_framing(kind: str, framing: str, piece: int) -> None:
 @in_loop
 async def test_header_names_become_lower_case_and_values_stay(kind: str) -> None:
     head = [
-        b"X-Thing: Caf\xe9  au lait",
+        b"X-Thing: \t Caf\xe9  au lait \t ",
         b"X-EMPTY:",
         b"x-thing: again",
         b"Set-Cookie: a=B; Path=/",
@@ -214,6 +221,21 @@ async def test_a_connection_that_the_upstream_ends_is_not_kept(kind: str, answer
             assert body == b"x"
             assert server.accepted == number
             await server.peers[-1].gone.wait()
+
+
+@every_kind
+@in_loop
+async def test_ready_sees_an_end_without_a_piece(kind: str) -> None:
+    async with (
+        RawServer(answering(CHUNKED + b"\r\n0\r\n\r\n")) as server,
+        transport(kind) as upstream,
+    ):
+        response = await upstream.send(get(server))
+        await response.body.ready()
+        assert response.body.ended
+        assert await read(response) == b""
+        with pytest.raises(StopAsyncIteration):
+            await anext(response.body)
 
 
 @every_kind

@@ -63,6 +63,51 @@ async def test_nobody_overtakes_in_the_line() -> None:
         await native.aclose()
 
 
+@pytest.mark.parametrize("promise", [b"", b"Keep-Alive: timeout=1"], ids=["ours", "theirs"])
+@in_loop
+async def test_nobody_overtakes_when_no_connection_is_kept(promise: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        order.append((await peer.request()).header(b"x-number"))
+        await asyncio.sleep(0.005)
+        await peer.send(ok(b"x", *filter(None, [promise])))
+        await peer.until_closed()
+
+    order: list[bytes | None] = []
+    native = NativeTransport(max_connections=1, keepalive=4 if promise else 0)
+    async with RawServer(script) as server:
+        await asyncio.gather(*(call(native, server, number) for number in range(8)))
+        assert order == [b"%d" % number for number in range(8)]
+        assert server.accepted == 8
+        await native.aclose()
+
+
+@in_loop
+async def test_a_connection_that_closes_as_it_is_handed_over_is_replaced() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfir")
+        await asyncio.sleep(0.02)
+        await peer.send(b"st")
+
+    native = NativeTransport(max_connections=1)
+    async with RawServer(first, answering(ok(b"x"), ok(b"x"))) as server:
+        response = await native.send(get(server))
+        order: list[bytes] = []
+
+        async def wait(name: bytes) -> None:
+            await fetch(native, get(server, headers=[(b"x-number", name)]))
+            order.append(name)
+
+        waiting = [asyncio.create_task(wait(b"a")), asyncio.create_task(wait(b"b"))]
+        assert await read(response) == b"first"
+        # The first in line has the connection but has not run yet: break it under its hands.
+        (connection,) = native._here()[server.origin]._all
+        connection.keepalive = -1.0
+        await asyncio.gather(*waiting)
+        assert order == [b"a", b"b"]
+        await native.aclose()
+
+
 @in_loop
 async def test_the_wait_in_line_is_bounded() -> None:
     gate = Gate()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy_mw._errors import UpstreamError
-from tests.transport._harness import by_kind, every_kind, fetch, get, in_loop, transport
+from tests.transport._harness import every_kind, fetch, get, in_loop, transport
 from tests.transport._raw_server import Peer, RawServer
 
 BODIES = st.binary(max_size=60)
@@ -83,7 +83,4 @@ async def test_any_damage_ends_in_an_answer_or_an_error_of_ours(
             response, _ = await fetch(upstream, get(server, first_byte=5.0, idle=5.0))
         except UpstreamError:
             return
-        statuses = by_kind(
-            kind, native=range(200, 1000), library=range(200, 1000), why="the same for all"
-        )
-        assert response.status in statuses
+        assert 200 <= response.status <= 999

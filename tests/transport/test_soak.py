@@ -142,8 +142,11 @@ async def settle(upstream: Transport, server: RawServer) -> None:
 
 
 @every_kind
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    ("loop", "seed"),
+    [(asyncio.new_event_loop, 1), (uvloop.new_event_loop, 2)],
+    ids=["asyncio", "uvloop"],
+)
 def test_200_calls_with_random_cancellation(kind: str, loop: object, seed: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -151,7 +154,9 @@ def test_200_calls_with_random_cancellation(kind: str, loop: object, seed: int) 
         gc.collect()
 
 
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize(
+    "loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
 def test_200_calls_through_ten_connections(loop: object) -> None:
     in_loop(soak, loop_factory=loop)("native", 3, 10)  # type: ignore[arg-type]
     gc.collect()

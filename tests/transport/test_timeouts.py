@@ -194,7 +194,15 @@ async def test_a_caller_who_stops_sending_is_not_the_upstreams_fault(kind: str) 
         raise AssertionError
 
     body = RequestBody(never, declared=10, limit=100, patience=SHORT)
+
+    async def watch() -> None:
+        while True:  # as the door does
+            await asyncio.sleep(SHORT / 10)
+            body.check(asyncio.get_running_loop().time())
+
     async with RawServer(silent) as server, transport(kind) as upstream:
+        watching = asyncio.ensure_future(watch())
         with pytest.raises(RequestTimeout):
             await upstream.send(outbound(server, body=body, write=SHORT / 2))
+        watching.cancel()
         await server.peers[0].gone.wait()
