@@ -31,30 +31,9 @@ async def deliver(response: Response, write: Write) -> None:
     An upstream that fails in the middle becomes an error event where the body is an event stream
     that stands between two events, else Truncated. A second answer never follows the first.
     """
-    how = Ending.FAILED
-    try:
-        await _send_all(response, write)
-        how = Ending.COMPLETE
-    except (Truncated, _Finished) as stop:
-        how = Ending.CUT
-        if isinstance(stop, Truncated):
-            raise
-    except (asyncio.CancelledError, ClientGone):
-        how = Ending.CANCELLED
-        raise
-    finally:
-        await response.body.aclose()
-        for observer in response.observers:
-            observer.end(how)
-
-
-class _Finished(Exception):
-    """The body was cut, but its caller has been told by an error event."""
-
-
-async def _send_all(response: Response, write: Write) -> None:
     body = response.body
     observers = response.observers
+    how = Ending.FAILED
     last = False
     tail = b"\n\n"
     try:
@@ -62,13 +41,22 @@ async def _send_all(response: Response, write: Write) -> None:
             for observer in observers:
                 observer.chunk(chunk)
             last = body.ended
-            tail = chunk[-4:] if len(chunk) > 3 else (tail + chunk)[-4:]
+            if response.event_stream:
+                tail = chunk[-4:] if len(chunk) > 3 else (tail + chunk)[-4:]
             await write(chunk, last)
+        if not last:
+            await write(b"", True)
+        how = Ending.COMPLETE
     except UpstreamError as error:
+        how = Ending.CUT
         logger.warning("an answer was cut: %s", error.code)
-        if response.event_stream and tail.endswith(_EVENT_ENDS):
-            await write(b"event: error\ndata: " + error.body() + b"\n\n", True)
-            raise _Finished from error
-        raise Truncated from error
-    if not last:
-        await write(b"", True)
+        if not response.event_stream or not tail.endswith(_EVENT_ENDS):
+            raise Truncated from error
+        await write(b"event: error\ndata: " + error.body() + b"\n\n", True)
+    except (asyncio.CancelledError, ClientGone):
+        how = Ending.CANCELLED
+        raise
+    finally:
+        await body.aclose()
+        for observer in observers:
+            observer.end(how)

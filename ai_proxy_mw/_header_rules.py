@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw import __version__
@@ -85,44 +86,43 @@ class Outward:
 
     def __call__(self, headers: RawHeaders) -> RawHeaders:
         lines = self._own.copy()
-        agent = US
-        accept_encoding = b""
+        agent = accept_encoding = b""
         for line in headers:
             name = line[0]
             if name in self._allowed or (name.startswith(_OUT_PREFIX) and b"_" not in name):
                 lines.append(line)
             elif name == b"user-agent":
-                if _USER_AGENT.fullmatch(line[1]):
-                    agent = b"%b %b" % (US, line[1])
+                agent = line[1][:257]  # a longer one is not sent on, nor kept in the cache
             elif name == b"accept-encoding":
                 accept_encoding = line[1]
-        lines.append((b"user-agent", agent))
+        lines.append(_user_agent(agent))
         lines.append((b"accept-encoding", acceptable(accept_encoding)))
         return lines
 
 
-class Inward:
-    """The header lines of an answer that the caller may see, and what they say of the body."""
+def inward(headers: RawHeaders) -> tuple[RawHeaders, bytes, bytes]:
+    """The header lines of an answer that the caller may see, its content type and its coding."""
+    lines: RawHeaders = []
+    content_type = coding = b""
+    for line in headers:
+        name, value = line
+        if name == b"content-type":
+            content_type = value
+        elif name == b"content-encoding":
+            coding = value.strip().lower()
+        elif name == b"x-request-id":
+            # X-Request-ID names the call through us; theirs is what their support asks for.
+            line = (b"x-upstream-request-id", value)  # noqa: PLW2901
+        elif name not in _IN and not name.startswith(_IN_PREFIXES):
+            continue
+        lines.append(line)
+    return lines + _HARMLESS, content_type, coding
 
-    __slots__ = ("coding", "event_stream", "lines")
 
-    def __init__(self, headers: RawHeaders) -> None:
-        self.coding = b""
-        self.event_stream = False
-        self.lines: RawHeaders = []
-        for line in headers:
-            name, value = line
-            if name == b"content-type":
-                self.event_stream = value[:17].lower() == b"text/event-stream"
-            elif name == b"content-encoding":
-                self.coding = value.strip().lower()
-            elif name == b"x-request-id":
-                # X-Request-ID names the call through us; theirs is what their support asks for.
-                line = (b"x-upstream-request-id", value)  # noqa: PLW2901
-            elif name not in _IN and not name.startswith(_IN_PREFIXES):
-                continue
-            self.lines.append(line)
-        self.lines += _HARMLESS
+@lru_cache(maxsize=256)
+def _user_agent(caller: bytes) -> tuple[bytes, bytes]:
+    """Ours, and the caller's behind it if it is one that can be sent on."""
+    return b"user-agent", b"%b %b" % (US, caller) if _USER_AGENT.fullmatch(caller) else US
 
 
 def _forwardable(name: str) -> bytes:

@@ -99,27 +99,24 @@ class RequestBody(Body):
         self._ended = True
 
     async def _next(self) -> bytes:
+        """The next piece; empty only if the end came alone."""
         if self.declared is not None and self.declared > self.limit:
             raise PayloadTooLarge(self.limit)
-        chunk, self._ended = await self._patiently()
-        while not chunk and not self._ended:
-            chunk, self._ended = await self._patiently()
-        self.received += len(chunk)
-        if self.received > self.limit:
-            raise PayloadTooLarge(self.limit)
-        return chunk
-
-    async def _patiently(self) -> tuple[bytes, bool]:
-        task = asyncio.current_task()
+        task = self._reader = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
-        self._reader = task
-        self._since = asyncio.get_running_loop().time()
+        self._since = task.get_loop().time()
+        chunk = b""
         try:
-            return await self._pull()
+            while not chunk and not self._ended:
+                chunk, self._ended = await self._pull()
         except asyncio.CancelledError:
             if self._expired and task.uncancel() <= cancelling:
                 raise RequestTimeout from None
             raise
         finally:
             self._reader = None
+        self.received += len(chunk)
+        if self.received > self.limit:
+            raise PayloadTooLarge(self.limit)
+        return chunk

@@ -161,7 +161,6 @@ class _Watch:
     __slots__ = (
         "_body",
         "_cancelling",
-        "_done",
         "_gone",
         "_listener",
         "_receive",
@@ -172,20 +171,19 @@ class _Watch:
     def __init__(self, receive: Receive, body: RequestBody) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._receive = receive
-        self._body = body
+        self._receive: Receive | None = receive
+        self._body: RequestBody | None = body
         self._task = task
         self._cancelling = task.cancelling()
-        self._done = False
         self._gone = False
         self._listener: asyncio.Task[None] | None = None
         self.answering = False
 
     def attend(self, now: float) -> bool:
-        if self._done:
+        if self._receive is None or self._body is None:
             return False
         if self.answering or self._body.arrived:
-            self._listener = self._task.get_loop().create_task(self._listen())
+            self._listener = self._task.get_loop().create_task(self._listen(self._receive))
             return False
         self._body.check(now)
         return True
@@ -195,13 +193,14 @@ class _Watch:
         return self._gone and self._task.uncancel() <= self._cancelling
 
     def off(self) -> None:
-        self._done = True
+        # The rounds still hold this for a moment; what the call has used shall not wait for them.
+        self._receive = self._body = None
         if self._listener is not None:
             self._listener.cancel()
 
-    async def _listen(self) -> None:
+    async def _listen(self, receive: Receive) -> None:
         # What may still come of a body was not wanted: the answer is on its way already.
-        while (await self._receive())["type"] != "http.disconnect":
+        while (await receive())["type"] != "http.disconnect":
             pass
         self._gone = True
         self._task.cancel()

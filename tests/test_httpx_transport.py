@@ -243,16 +243,17 @@ async def test_a_mock_transport_can_stand_in(name: str) -> None:
 
 
 class Pieces:
-    """A body for a transport of the user's own: pieces, then perhaps an error at its closing."""
+    """A body from a transport of the user's own: pieces, and perhaps an error when closed."""
 
-    def __init__(self, library: Any, *pieces: bytes) -> None:
+    def __init__(self, library: Any, *pieces: bytes, broken: bool = False) -> None:
         class Stream(library.AsyncByteStream):  # type: ignore[misc]
             async def __aiter__(self) -> AsyncIterator[bytes]:
                 for piece in pieces:
                     yield piece
 
             async def aclose(self) -> None:
-                raise library.CloseError("it was broken already")
+                if broken:
+                    raise library.CloseError("it was broken already")
 
         self._answer = library.Response(200, stream=Stream())
         self.transport = library.MockTransport(lambda request: self._answer)
@@ -265,14 +266,14 @@ async def test_empty_pieces_are_left_out(name: str) -> None:
     mock = Pieces(library, b"", b"a", b"", b"", b"b")
     async with make(name, transport=mock.transport) as client:
         response = await HttpxTransport(client).send(get(ANYWHERE))
-        assert [await anext(response.body) for _ in range(2)] == [b"a", b"b"]
+        assert [piece async for piece in response.body] == [b"a", b"b"]
 
 
 @both
 @in_loop
 async def test_a_connection_that_cannot_be_closed_is_closed_enough(name: str) -> None:
     library = importlib.import_module(name)
-    mock = Pieces(library, b"a", b"b")
+    mock = Pieces(library, b"a", b"b", broken=True)
     async with make(name, transport=mock.transport) as client:
         response = await HttpxTransport(client).send(get(ANYWHERE))
         await anext(response.body)

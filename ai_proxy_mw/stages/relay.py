@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ai_proxy_mw._encoding import Decoded, accepts, can_decode
 from ai_proxy_mw._errors import InvalidRequest, UpstreamProtocolError
-from ai_proxy_mw._header_rules import Inward, Outward
+from ai_proxy_mw._header_rules import Outward, inward
 from ai_proxy_mw.upstream.base import Outbound
 
 if TYPE_CHECKING:
@@ -42,10 +42,14 @@ class Relay:
             )
         )
         try:
-            return await _for_the_caller(request, response)
+            _for_the_caller(request, response)
+            if not response.event_stream:
+                # While nothing has been sent, a broken answer can still become a plain error.
+                await response.body.ready()
         except BaseException:
             await response.body.aclose()
             raise
+        return response
 
     def _target(self, request: Request) -> bytes:
         # `path` is of the endpoint's own characters, none of which needs encoding.
@@ -57,18 +61,13 @@ class Relay:
         return b"%b?%b" % (path, request.query)
 
 
-async def _for_the_caller(request: Request, response: Response) -> Response:
-    seen = Inward(response.headers)
-    response.headers = seen.lines
-    response.event_stream = seen.event_stream
-    if seen.coding and request.method != "HEAD":
-        _settle_coding(request, response, seen.coding)
+def _for_the_caller(request: Request, response: Response) -> None:
+    response.headers, content_type, coding = inward(response.headers)
+    response.event_stream = content_type[:17].lower() == b"text/event-stream"
+    if coding and request.method != "HEAD":
+        _settle_coding(request, response, coding)
     if response.event_stream:
         response.headers.append((b"x-accel-buffering", b"no"))
-    else:
-        # While nothing has been sent, a broken answer can still become a plain error.
-        await response.body.ready()
-    return response
 
 
 def _settle_coding(request: Request, response: Response, coding: bytes) -> None:

@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is None:
             if now - self.idle_since >= self.keepalive:
                 self.abort()
-        elif now >= self._exchange.deadline:
+        elif now >= self._exchange.deadline or now >= self._exchange.total_at:
             self._exchange.expire(now)
 
     # -- for the transport -------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -51,13 +50,13 @@ class Exchange(Body):
         "_size",
         "_timeouts",
         "_to_close",
-        "_total_at",
         "_waiter",
         "deadline",
         "head",
         "headers",
         "sent",
         "status",
+        "total_at",
     )
 
     def __init__(
@@ -73,7 +72,7 @@ class Exchange(Body):
         self._parser: Any = httptools.HttpResponseParser(self)
         self._head_only = method == "HEAD"
         self._to_close = True  # whether the body ends with the connection
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._size = 0
         self._fed = 0
         self._progress = False
@@ -86,20 +85,20 @@ class Exchange(Body):
         self.sent = False
         self.head: Future[None] = loop.create_future()
         now = loop.time()
-        self._total_at = now + timeouts.total
-        self.deadline = min(now + timeouts.write, self._total_at)
+        self.total_at = now + timeouts.total
+        self.deadline = now + timeouts.write
 
     # -- the request's side ------------------------------------------------------------------
 
     def sending(self) -> None:
         """A piece of the request is about to be written: the upstream gets `write` to take it."""
-        self._allow(self._timeouts.write)
+        self.deadline = self._loop.time() + self._timeouts.write
 
     def all_sent(self) -> None:
         """The request is out: from now on the upstream is waited for."""
         self.sent = True
         if not self.head.done():
-            self._allow(self._timeouts.first_byte)
+            self.deadline = self._loop.time() + self._timeouts.first_byte
 
     # -- the connection's side ---------------------------------------------------------------
 
@@ -173,7 +172,7 @@ class Exchange(Body):
             # The parser cannot be told that no body follows, so this connection ends here.
             self._complete = self._dirty = True
         if not self.head.done():
-            self._allow(self._timeouts.idle)
+            self.deadline = self._loop.time() + self._timeouts.idle
             self.head.set_result(None)
 
     def on_body(self, data: bytes) -> None:
@@ -183,7 +182,7 @@ class Exchange(Body):
         self._progress = True
         self._chunks.append(data)
         self._size += len(data)
-        self._allow(self._timeouts.idle)
+        self.deadline = self._loop.time() + self._timeouts.idle
         if self._size > HIGH_WATER and self._connection is not None:
             self._connection.pause_reading()
         self._wake()
@@ -236,12 +235,11 @@ class Exchange(Body):
 
     def _take(self) -> bytes:
         # All that has come goes on as one piece: under load this saves writes to the caller.
-        chunks = self._chunks
-        data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
+        chunks, self._chunks = self._chunks, []
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if self._size > HIGH_WATER and self._connection is not None:
             # The upstream was held back by us, so its silence starts now.
-            self._allow(self._timeouts.idle)
+            self.deadline = self._loop.time() + self._timeouts.idle
             self._connection.resume_reading()
         self._size = 0
         return data
@@ -268,12 +266,9 @@ class Exchange(Body):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _allow(self, seconds: float) -> None:
-        self.deadline = min(self._loop.time() + seconds, self._total_at)
-
     def expire(self, now: float) -> None:
-        """The deadline has passed: fail, or move it where nobody upstream is to blame."""
-        if now >= self._total_at:
+        """A deadline has passed: fail, or move it where nobody upstream is to blame."""
+        if now >= self.total_at:
             self.fail(UpstreamTimeout("total"))
         elif not self.sent and not self.head.done():
             self._expire_while_sending(now)
@@ -281,7 +276,7 @@ class Exchange(Body):
             self.fail(UpstreamTimeout("first_byte"))
         elif self._chunks:
             # Our reader is the slow one; the upstream is not to blame.
-            self.deadline = min(now + self._timeouts.idle, self._total_at)
+            self.deadline = now + self._timeouts.idle
         else:
             self.fail(UpstreamTimeout("idle"))
 
@@ -290,4 +285,4 @@ class Exchange(Body):
             self.fail(UpstreamTimeout("write"))
         else:
             # The upstream has taken all there was: it is our caller who is slow.
-            self.deadline = min(now + self._timeouts.write, self._total_at)
+            self.deadline = now + self._timeouts.write

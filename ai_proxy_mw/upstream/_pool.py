@@ -70,12 +70,8 @@ class Pool:
         """
         if fresh:
             self._drop_idle()
-        now = self._loop.time()
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.usable(now):
-                return connection
-            connection.abort()
+        elif (connection := self.kept()) is not None:
+            return connection
         if len(self._all) + self._dialling < self._limit:
             self._dialling += 1
             return await self._open(timeouts.connect)
@@ -89,6 +85,15 @@ class Pool:
         self._dialling += 1
         handed.abort()
         return await self._open(timeouts.connect)
+
+    def kept(self) -> Connection | None:
+        """A connection that waits for a next exchange; the last one used, which is the freshest."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable(self._loop.time()):
+                return connection
+            connection.abort()
+        return None
 
     def idle(self, connection: Connection) -> None:
         """Take back a connection that can carry another exchange."""

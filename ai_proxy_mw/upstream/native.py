@@ -53,7 +53,7 @@ class NativeTransport:
 
     async def send(self, outbound: Outbound) -> Response:
         pool = self._pool(outbound.origin)
-        connection = await pool.acquire(outbound.timeouts)
+        connection = pool.kept() or await pool.acquire(outbound.timeouts)
         try:
             return await _exchange(connection, outbound)
         except StaleConnection:
@@ -99,31 +99,32 @@ async def _exchange(connection: Connection, outbound: Outbound) -> Response:
     exchange = connection.begin(outbound.method, outbound.timeouts)
     try:
         body = outbound.body
-        if isinstance(body, bytes):
-            await _send_whole(connection, exchange, outbound, body)
+        if not isinstance(body, bytes):
+            await _upload(connection, exchange, outbound, body)
+        elif len(body) <= WRITE_SLICE:
+            connection.write(_head(outbound, len(body)) + body)
+            exchange.all_sent()
             await exchange.head
         else:
-            await _upload(connection, exchange, outbound, body)
+            await _send_in_slices(connection, exchange, outbound, body)
+            await exchange.head
     except BaseException:
         exchange.close()
         raise
     return Response(exchange.status, exchange.headers, exchange)
 
 
-async def _send_whole(
+async def _send_in_slices(
     connection: Connection, exchange: Exchange, outbound: Outbound, body: bytes
 ) -> None:
-    if len(body) <= WRITE_SLICE:
-        connection.write(_head(outbound, len(body)) + body)
-    else:
-        connection.write(_head(outbound, len(body)))
-        view = memoryview(body)
-        for start in range(0, len(body), WRITE_SLICE):
-            if exchange.head.done():
-                return  # it has answered already and need not hear the rest
-            exchange.sending()
-            connection.write(bytes(view[start : start + WRITE_SLICE]))
-            await connection.drain()
+    connection.write(_head(outbound, len(body)))
+    view = memoryview(body)
+    for start in range(0, len(body), WRITE_SLICE):
+        if exchange.head.done():
+            return  # it has answered already and need not hear the rest
+        exchange.sending()
+        connection.write(bytes(view[start : start + WRITE_SLICE]))
+        await connection.drain()
     exchange.all_sent()
 
 

@@ -95,7 +95,7 @@ class Peer:
         """Break the connection off with a RST instead of a FIN."""
         sock = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
+        self.abort()
 
     def finish(self) -> None:
         """Say that nothing more will be sent, and go on reading."""
@@ -108,6 +108,9 @@ class Peer:
                 pass
         except GONE:
             pass
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
 
     async def close(self) -> None:
         self._writer.close()
@@ -141,6 +144,7 @@ class RawServer:
         self.peers: list[Peer] = []
         self.requests: list[Received] = []
         self.open = 0
+        self._stopped = False
 
     @property
     def accepted(self) -> int:
@@ -173,11 +177,17 @@ class RawServer:
             task.cancel()
         if running:
             await asyncio.wait(running)
+        self._stopped = True
+        for peer in self.peers:
+            peer.abort()  # a script that was cancelled before its first step closed nothing
         if self._failures:
             raise self._failures[0]
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(self, reader, writer)
+        if self._stopped:
+            peer.abort()
+            return
         script = self._scripts[min(self.accepted, len(self._scripts) - 1)]
         self.peers.append(peer)
         self.open += 1

@@ -121,7 +121,7 @@ HELLO_WORLD = {
         b"HTTP/1.1 200 OK\r\n\r\nhello world"
     ),
     "length-with-space": PLAIN.replace(b": 11", b": \t 11 \t"),
-    "chunked-with-space": CHUNKED[:-2] + b" \t\r\n\r\nb\r\nhello world\r\n0\r\n\r\n",
+    "chunked-with-space": CHUNKED[:-2] + b"  \r\n\r\nb\r\nhello world\r\n0\r\n\r\n",
 }
 
 
