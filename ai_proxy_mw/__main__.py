@@ -12,16 +12,15 @@ from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ai_proxy_mw._config import Upstream
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._proxy import AIProxy
 from ai_proxy_mw.asgi import AIProxyMiddleware
-from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 
 if TYPE_CHECKING:
     import uvicorn
 
 KEY = "sk-demo"
+DEFAULTS = {"AI_PROXY_UPSTREAM": "fake"}
 QUESTION = "What does a proxy inside my own app save me?"
 
 GUIDE = """
@@ -70,7 +69,7 @@ def demo(port: int, model: str, *, once: bool) -> int:
         raise ConfigurationError(
             "the demo needs a server: pip install 'ai_proxy_mw[demo]'"
         ) from None
-    proxy = _proxy()
+    proxy = AIProxy.from_env({**DEFAULTS, **_given()}, api_keys={"demo": KEY})
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -84,13 +83,9 @@ def demo(port: int, model: str, *, once: bool) -> int:
     return 0
 
 
-def _proxy() -> AIProxy:
-    keys = {"demo": KEY}
-    if os.environ.get("AI_PROXY_UPSTREAM"):
-        return AIProxy.from_env(api_keys=keys)
-    fake = FakeUpstream(pace=0.05)
-    upstream = Upstream(base_url=FAKE_BASE_URL, transport=fake.transport())
-    return AIProxy.from_env(api_keys=keys, upstream=upstream)
+def _given() -> dict[str, str]:
+    """The variables that are set to something: an empty one counts as unset."""
+    return {name: value for name, value in os.environ.items() if value}
 
 
 async def _serve(

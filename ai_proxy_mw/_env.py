@@ -16,6 +16,7 @@ from ai_proxy_mw._paths import check_prefix
 if TYPE_CHECKING:
     from ai_proxy_mw._proxy import ProxyOptions
 
+_FAKE_PACE = 0.05  # seconds between two events, so that a stream is seen to be one
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 # Part of the contract, for what is still to come. To overlook one would be worse than to refuse
@@ -134,13 +135,13 @@ def _timeouts(value: str) -> Timeouts:
 
 
 def _fake(found: dict[str, Any]) -> Upstream:
-    from ai_proxy_mw.testing import FakeUpstream  # noqa: PLC0415 - not needed in production
+    from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream  # noqa: PLC0415 - seldom needed
 
     return Upstream(
-        base_url="http://fake.invalid/v1",
+        base_url=FAKE_BASE_URL,
         api_key=found.pop("api_key", None),
         timeouts=found.pop("timeouts", None) or Timeouts(),
-        transport=FakeUpstream().transport(),
+        transport=FakeUpstream(pace=_FAKE_PACE).transport(),
     )
 
 

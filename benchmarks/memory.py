@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import statistics
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from benchmarks.cpu import family
 from benchmarks.load import Job
 from benchmarks.payloads import ANSWER, EVENT, HOST, head, question, request, stream_question
 from benchmarks.processes import Served, run_on_load_core, serving, upstream
+from benchmarks.results import Spread, spread
 from benchmarks.rows import Row
 
 _MB = 2**20
@@ -169,14 +169,14 @@ print(json.dumps([seconds, len(new), sorted(name for name in roots if name[0] !=
 """
 
 
-def _imports() -> tuple[float, int, list[str]]:
-    """Median seconds of the import, how many modules it loads, which packages they are of."""
+def _imports() -> tuple[Spread, int, list[str]]:
+    """Milliseconds of the import, how many modules it loads, which packages they are of."""
     runs = []
     for _ in range(6):
         command = [sys.executable, "-c", _IMPORT]
         runs.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
-    seconds = statistics.median(run[0] for run in runs[1:])  # the first may still compile
-    return seconds, runs[0][1], runs[0][2]
+    timed = runs[1:]  # the first may still compile
+    return spread([run[0] * 1000 for run in timed]), runs[0][1], runs[0][2]
 
 
 def _lines(url: str) -> Iterator[str]:
@@ -189,9 +189,9 @@ def _lines(url: str) -> Iterator[str]:
     with serving(_UVICORN, url) as served:
         held = asyncio.run(_hold_streams(served))
     yield f"| {_STREAMS:,} idle streams | {held:.1f} MB | 40 MB |"
-    seconds, count, packages = _imports()
+    took, count, packages = _imports()
     yield (
-        f"| `import ai_proxy_mw` | {seconds * 1000:.0f} ms, {count} modules "
+        f"| `import ai_proxy_mw` | {took.show()} ms, {count} modules "
         f"({', '.join(packages)}) | 100 ms |"
     )
 

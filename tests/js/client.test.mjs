@@ -257,13 +257,18 @@ test("an abort before the answer ends the request with the signal's reason", asy
 });
 
 test("an abort while the body of an error comes ends with the signal's reason", async (t) => {
-  const answered = later();
   const server = await serve(t, (request, response) => {
-    response.writeHead(503);
-    response.write("{", answered.resolve);
+    response.writeHead(500);
+    response.write("{");
   });
+  const answered = later();
+  const watched = async (...args) => {
+    const response = await fetch(...args);
+    setImmediate(answered.resolve); // when the client reads the body
+    return response;
+  };
   const controller = new AbortController();
-  const client = new ChatClient({ baseUrls: [server.url] });
+  const client = new ChatClient({ baseUrls: [server.url], fetch: watched });
   const caught = assert.rejects(client.complete({ ...CALL, signal: controller.signal }), {
     name: "AbortError",
   });
