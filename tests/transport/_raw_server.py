@@ -95,7 +95,7 @@ class Peer:
         """Break the connection off with a RST instead of a FIN."""
         sock = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.abort()
+        self._writer.transport.abort()
 
     def finish(self) -> None:
         """Say that nothing more will be sent, and go on reading."""
@@ -108,9 +108,6 @@ class Peer:
                 pass
         except GONE:
             pass
-
-    def abort(self) -> None:
-        self._writer.transport.abort()
 
     async def close(self) -> None:
         self._writer.close()
@@ -144,7 +141,6 @@ class RawServer:
         self.peers: list[Peer] = []
         self.requests: list[Received] = []
         self.open = 0
-        self._stopped = False
 
     @property
     def accepted(self) -> int:
@@ -160,40 +156,53 @@ class RawServer:
 
     async def __aenter__(self) -> Self:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
         if self._receive_buffer is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
-        sock.bind((self._host, 0))
-        self.port: int = sock.getsockname()[1]
-        self._server = await asyncio.start_server(
-            self._accepted, sock=sock, ssl=self._tls, backlog=512
-        )
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+        self._socket.bind((self._host, 0))
+        self._socket.listen(512)
+        self.port: int = self._socket.getsockname()[1]
+        # Not asyncio.start_server: when it is closed while it accepts, it leaks the connection.
+        asyncio.get_running_loop().add_reader(self._socket, self._accept)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        self._server.close()
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+        await asyncio.sleep(0)  # every task has taken its first step, so cancelling cleans up
         running = list(self._running)
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
-        self._stopped = True
-        for peer in self.peers:
-            peer.abort()  # a script that was cancelled before its first step closed nothing
         if self._failures:
             raise self._failures[0]
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = Peer(self, reader, writer)
-        if self._stopped:
-            peer.abort()
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._socket.accept()
+        except BlockingIOError:
+            return  # it went away again
+        task = asyncio.get_running_loop().create_task(self._connected(sock))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _connected(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=self._tls)
+        except (OSError, asyncio.CancelledError):  # ssl.SSLError is an OSError
+            sock.close()
             return
+        peer = Peer(self, reader, asyncio.StreamWriter(transport, protocol, reader, loop))
         script = self._scripts[min(self.accepted, len(self._scripts) - 1)]
         self.peers.append(peer)
         self.open += 1
-        task = asyncio.get_running_loop().create_task(self._serve(script, peer))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        await self._serve(script, peer)
 
     async def _serve(self, script: Script, peer: Peer) -> None:
         try:
