@@ -97,8 +97,7 @@ class Exchange(Body):
     def all_sent(self) -> None:
         """The request is out: from now on the upstream is waited for."""
         self.sent = True
-        if not self.head.done():
-            self.deadline = self._loop.time() + self._timeouts.first_byte
+        self.deadline = self._loop.time() + self._timeouts.first_byte
 
     # -- the connection's side ---------------------------------------------------------------
 
@@ -132,9 +131,7 @@ class Exchange(Body):
     def fail(self, error: UpstreamError) -> None:
         """End the exchange; what has been read so far is still delivered."""
         self._error = error
-        connection = self._let_go()
-        if connection is not None:
-            connection.abort()
+        self._let_go().abort()
         if not self.head.done():
             self.head.set_exception(error)
             self.head.exception()  # fetched, so that a sender that left is not reported
@@ -171,9 +168,8 @@ class Exchange(Body):
         if self._head_only:
             # The parser cannot be told that no body follows, so this connection ends here.
             self._complete = self._dirty = True
-        if not self.head.done():
-            self.deadline = self._loop.time() + self._timeouts.idle
-            self.head.set_result(None)
+        self.deadline = self._loop.time() + self._timeouts.idle
+        self.head.set_result(None)
 
     def on_body(self, data: bytes) -> None:
         if self._complete:
@@ -224,10 +220,9 @@ class Exchange(Body):
 
     def close(self) -> None:
         """Give up what has not been read; an answer still on its way is broken off."""
-        connection = self._let_go()
-        if connection is not None:
+        if self._connection is not None:
             self._error = UpstreamDisconnected()
-            connection.abort()
+            self._let_go().abort()
         self._chunks.clear()
         self._wake()
 
@@ -245,9 +240,7 @@ class Exchange(Body):
         return data
 
     def _finish(self) -> None:
-        connection = self._let_go()
-        if connection is not None:
-            connection.release(reusable=self.sent and not self._dirty and not self._to_close)
+        self._let_go().release(reusable=self.sent and not self._dirty and not self._to_close)
         self._wake()
 
     def _unreadable(self) -> None:
@@ -257,8 +250,9 @@ class Exchange(Body):
         else:
             self.fail(UpstreamProtocolError())
 
-    def _let_go(self) -> Connection | None:
+    def _let_go(self) -> Connection:
         connection, self._connection = self._connection, None
+        assert connection is not None  # which tells of nothing more once it was let go
         self._parser = None  # it holds this exchange: a circle for the garbage collector
         return connection
 

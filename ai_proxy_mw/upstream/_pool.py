@@ -63,15 +63,11 @@ class Pool:
     def idle_connections(self) -> int:
         return len(self._idle)
 
-    async def acquire(self, timeouts: Timeouts, *, fresh: bool = False) -> Connection:
-        """A connection for one exchange; with `fresh`, one that has carried none.
+    async def acquire(self, timeouts: Timeouts) -> Connection:
+        """A connection where none is kept: a new one, or in turn one that somebody gives back.
 
         Raises UpstreamBusy, UpstreamUnreachable, UpstreamTimeout("connect").
         """
-        if fresh:
-            self._drop_idle()
-        elif (connection := self.kept()) is not None:
-            return connection
         if len(self._all) + self._dialling < self._limit:
             self._dialling += 1
             return await self._open(timeouts.connect)
@@ -137,7 +133,8 @@ class Pool:
             self._idle.remove(connection)
         self._pass_on_right()
 
-    def _drop_idle(self) -> None:
+    def drop_idle(self) -> None:
+        """Close what is kept, where one of them has turned out to be stale."""
         while self._idle:
             self._idle.pop().abort()
 

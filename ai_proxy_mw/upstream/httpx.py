@@ -247,9 +247,7 @@ class Answer(Body):
         try:
             with translated(self._transport.library, "idle"):
                 async with limit:
-                    piece: bytes = await anext(self._pieces)
-                    while not piece:
-                        piece = await anext(self._pieces)
+                    piece: bytes = await anext(self._pieces)  # never an empty one
             return piece
         except TimeoutError:
             raise UpstreamTimeout("idle" if idle_at < self._total_at else "total") from None

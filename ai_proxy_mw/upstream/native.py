@@ -59,7 +59,8 @@ class NativeTransport:
         except StaleConnection:
             if not (connection.used and outbound.repeatable):
                 raise
-        return await _exchange(await pool.acquire(outbound.timeouts, fresh=True), outbound)
+        pool.drop_idle()
+        return await _exchange(await pool.acquire(outbound.timeouts), outbound)
 
     async def aclose(self) -> None:
         """Close the running loop's connections, those in use too."""
