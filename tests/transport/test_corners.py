@@ -245,9 +245,9 @@ async def test_many_small_chunks_at_once_hold_the_upstream_back_once() -> None:
 
 @in_loop
 async def test_a_keep_alive_header_may_say_more() -> None:
-    lines = (b"keep-alive: max=100, timeout=30",)
-    script = answering(ok(b"a", *lines), ok(b"b"))
+    more = b"keep-alive: max=100, timeout=30"
+    script = answering(ok(b"a", more), ok(b"b", b"keep-alive: max=99"), ok(b"c"))
     async with RawServer(script) as server, transport("native") as upstream:
-        await fetch(upstream, get(server))
-        await fetch(upstream, get(server))
+        for expected in (b"a", b"b", b"c"):
+            assert (await fetch(upstream, get(server)))[1] == expected
         assert len(server.peers) == 1

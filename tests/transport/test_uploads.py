@@ -159,9 +159,9 @@ async def test_an_answer_before_the_upload_is_over_comes_at_once(kind: str, stre
             with pytest.raises(UpstreamTimeout) as caught:
                 await upstream.send(sent(server, body=body, write=0.3))
             assert caught.value.waited_for == "write"
-        gone.set()
         assert (await fetch(upstream, get(server)))[1] == b"next"
         assert server.accepted == 2
+        gone.set()
 
 
 @every_kind
