@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ai_proxy_mw._errors import UpstreamProtocolError
+from ai_proxy_mw._errors import InvalidRequest, UpstreamProtocolError
 from tests.transport._harness import (
     at_end,
+    by_kind,
     every_kind,
     fetch,
     get,
@@ -63,7 +64,16 @@ async def test_an_empty_post_says_that_it_is_empty(kind: str) -> None:
 
 @every_kind
 @pytest.mark.parametrize(
-    "target", [b"/v1/a%7Eb/%2e?q=%20x&y=/?:@!$'()*+,;", b"/?", b"//x", b"/v1/a?b=%ZZ", b"/a|b^c"]
+    "target",
+    [
+        b"/v1/a%7Eb/%2e?q=%20x&y=/?:@!$'()*+,;",
+        b"/?",
+        b"//x",
+        b"/v1/a?b=%ZZ",
+        b"/a|b^c",
+        b"/a/../b/./c",
+        b'/"{x}`<y>',
+    ],
 )
 @in_loop
 async def test_the_target_goes_out_as_it_is(kind: str, target: bytes) -> None:
@@ -71,6 +81,22 @@ async def test_the_target_goes_out_as_it_is(kind: str, target: bytes) -> None:
         async with transport(kind) as upstream:
             await fetch(upstream, outbound(server, method="GET", target=target))
         assert server.requests[0].lines[0] == b"GET %b HTTP/1.1" % target
+
+
+@every_kind
+@pytest.mark.parametrize("value", [b"a\r\nx-more: b", b"a\nb", b"a\rb", b"a\0b"])
+@in_loop
+async def test_a_header_cannot_become_two(kind: str, value: bytes) -> None:
+    expected = by_kind(
+        kind,
+        native=InvalidRequest,
+        library=UpstreamProtocolError,
+        why="h11 refuses it as a protocol error of our side, which has many other causes",
+    )
+    async with RawServer(answering(ok(b""))) as server, transport(kind) as upstream:
+        with pytest.raises(expected):
+            await upstream.send(get(server, headers=[(b"x-key", value)]))
+        assert not server.requests
 
 
 @every_kind

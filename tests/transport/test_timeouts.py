@@ -96,6 +96,21 @@ async def test_first_byte_counts_from_the_end_of_the_request(kind: str) -> None:
 
 @every_kind
 @in_loop
+async def test_first_byte_is_over_with_the_head(kind: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
+        await asyncio.sleep(3 * SHORT)
+        await peer.send(b"hello")
+        await peer.until_closed()
+
+    async with RawServer(script) as server, transport(kind) as upstream:
+        _, body = await fetch(upstream, get(server, first_byte=SHORT))
+        assert body == b"hello"
+
+
+@every_kind
+@in_loop
 async def test_idle(kind: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
