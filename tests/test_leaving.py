@@ -103,7 +103,7 @@ def test_an_answer_that_is_cut_is_never_ended_as_if_it_were_whole(house: House, 
     received = b""
     while piece := sock.recv(65536):
         received += piece
-        if received.endswith(b"0\r\n\r\n"):
+        if received.endswith(b"\r\n0\r\n\r\n"):
             break
     sock.close()
     assert b'event: error\ndata: {"error":{' in received

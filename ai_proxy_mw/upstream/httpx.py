@@ -53,6 +53,10 @@ class HttpxTransport:
     cancelled in the moment it gets out of the queue for a connection leaves its place taken for
     good (encode/httpcore#1093); where nothing is queued this cannot happen.
 
+    What an upstream sends behind the end of an answer is read as the next answer on that connection
+    (httpcore does not look at what h11 keeps): give a client for an upstream that you do not trust
+    `max_keepalive_connections=0`.
+
     What the library does its own way: a call is not repeated when a kept connection turns out to
     be closed, an answer is not read before the request has been sent whole, interim answers (1xx)
     are bounded by the timeouts only, and TCP and TLS may take `Timeouts.connect` each.
