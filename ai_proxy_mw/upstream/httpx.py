@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import anyio
+import anyio  # which both libraries bring along
 
 from ai_proxy_mw._errors import (
     ConfigurationError,
