@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ai_proxy_mw")
 
+Start = Callable[["Response"], Awaitable[None]]
+"""Sends the head."""
+
 Write = Callable[[bytes, bool], Awaitable[None]]
 """Sends a piece of the body; true with it if it is the last."""
 
@@ -25,24 +28,27 @@ class Truncated(Exception):
     """The body cannot be finished: the door must close the connection without its end mark."""
 
 
-async def deliver(response: Response, write: Write) -> None:
-    """Send the body piece by piece and close it, however it ends.
+async def deliver(response: Response, start: Start, write: Write) -> None:
+    """Send the head and then the body piece by piece, and close it, however it ends.
+
 
     An upstream that fails in the middle becomes an error event where the body is an event stream
     that stands between two events, else Truncated. A second answer never follows the first.
     """
     body = response.body
     observers = response.observers
+    event_stream = response.event_stream
     how = Ending.FAILED
     last = False
     tail = b"\n\n"
     try:
+        await start(response)
         async for chunk in body:
             for observer in observers:
                 observer.chunk(chunk)
-            last = body.ended
-            if response.event_stream:
+            if event_stream:
                 tail = chunk[-4:] if len(chunk) > 3 else (tail + chunk)[-4:]
+            last = body.ended
             await write(chunk, last)
         if not last:
             await write(b"", True)
@@ -50,7 +56,7 @@ async def deliver(response: Response, write: Write) -> None:
     except UpstreamError as error:
         how = Ending.CUT
         logger.warning("an answer was cut: %s", error.code)
-        if not response.event_stream or not tail.endswith(_EVENT_ENDS):
+        if not event_stream or not tail.endswith(_EVENT_ENDS):
             raise Truncated from error
         await write(b"event: error\ndata: " + error.body() + b"\n\n", True)
     except (asyncio.CancelledError, ClientGone):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ai_proxy_mw._calls import read_head
 from ai_proxy_mw._delivery import Truncated, deliver
 from ai_proxy_mw._errors import ClientGone
-from ai_proxy_mw._http import Request
+from ai_proxy_mw._http import Request, Response
 from ai_proxy_mw._incoming import Pull, RequestBody
 from ai_proxy_mw._paths import below, is_tricky
 from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of
@@ -66,7 +66,7 @@ class AIProxyMiddleware:
 class _Call:
     """One request from its scope to the last byte of its answer."""
 
-    __slots__ = ("_head_sent", "_middleware", "_request", "_response", "_send", "_watch")
+    __slots__ = ("_middleware", "_request", "_send", "_watch")
 
     def __init__(
         self,
@@ -87,7 +87,6 @@ class _Call:
         )
         client = scope.get("client")
         self._send = send
-        self._head_sent = False
         self._watch = _Watch(receive, body)
         middleware.rounds.join(self._watch)
         self._middleware = middleware
@@ -106,11 +105,9 @@ class _Call:
     async def run(self) -> None:
         watch = self._watch
         try:
-            response = self._response = await self._middleware.proxy.handle(self._request)
+            response = await self._middleware.proxy.handle(self._request)
             watch.answering = True
-            if response.event_stream:
-                await self._start()
-            await deliver(response, self._write)
+            await deliver(response, self._start, self._write)
         except (ClientGone, Truncated):
             return  # the server sees an answer without its end, and closes the connection
         except asyncio.CancelledError:
@@ -119,10 +116,10 @@ class _Call:
         finally:
             watch.off()
 
-    async def _start(self) -> None:
-        self._head_sent = True
-        response = self._response
-        await self._send(
+    # Not coroutines of their own: what the server's `send` gives is awaited as it is.
+
+    def _start(self, response: Response) -> Awaitable[None]:
+        return self._send(
             {
                 "type": "http.response.start",
                 "status": response.status,
@@ -130,13 +127,11 @@ class _Call:
             }
         )
 
-    async def _write(self, chunk: bytes, last: bool) -> None:
-        if not self._head_sent:
-            await self._start()
+    def _write(self, chunk: bytes, last: bool) -> Awaitable[None]:
         if last:
             # The server reports the end of the answer as a leaving, too.
             self._watch.off()
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": not last})
+        return self._send({"type": "http.response.body", "body": chunk, "more_body": not last})
 
 
 def _puller(receive: Receive) -> Pull:

@@ -13,7 +13,7 @@ from ai_proxy_mw._bridge import Bridge, Broken, Piece
 from ai_proxy_mw._calls import read_head
 from ai_proxy_mw._delivery import Truncated, deliver
 from ai_proxy_mw._errors import ClientGone
-from ai_proxy_mw._http import Request
+from ai_proxy_mw._http import Request, Response
 from ai_proxy_mw._incoming import RequestBody
 from ai_proxy_mw._leaving import Leaving
 from ai_proxy_mw._loop import loop_thread
@@ -136,10 +136,7 @@ class _Call:
         self._rounds.join(leaving)
         try:
             response = await self._proxy.handle(self._request)
-            self._head = (response.status, response.headers)
-            if response.event_stream:
-                await self._write(b"", False)
-            await deliver(response, self._write)
+            await deliver(response, self._start, self._write)
         except (ClientGone, Truncated):
             self._bridge.break_off()
         except asyncio.CancelledError:
@@ -155,6 +152,11 @@ class _Call:
 
     async def _pull(self) -> tuple[bytes, bool]:
         return await self._bridge.run_sync(self._read)
+
+    async def _start(self, response: Response) -> None:
+        self._head = (response.status, response.headers)
+        if response.event_stream:
+            await self._write(b"", False)  # else it goes out with the first piece, in one wake-up
 
     async def _write(self, chunk: bytes, last: bool) -> None:
         head, self._head = self._head, None

@@ -74,20 +74,27 @@ class Watcher:
 
 def _deliver(response: Response) -> tuple[list[tuple[bytes, bool]], BaseException | None]:
     sent: list[tuple[bytes, bool]] = []
+    heads: list[Response] = []
 
     async def write(chunk: bytes, last: bool) -> None:
         if chunk == b"!":
             raise ValueError(chunk)
         sent.append((chunk, last))
 
+    async def start(started: Response) -> None:
+        assert started is response
+        heads.append(started)
+
     async def main() -> BaseException | None:
         try:
-            await deliver(response, write)
+            await deliver(response, start, write)
         except BaseException as error:  # noqa: BLE001 - each kind is a case here
             return error
         return None
 
-    return sent, asyncio.run(main())
+    raised = asyncio.run(main())
+    assert len(heads) == 1 or (raised is not None and not sent)
+    return sent, raised
 
 
 ERROR_EVENT = b"event: error\ndata: " + UpstreamDisconnected().body() + b"\n\n"
