@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, ParamSpec
 
 import pytest
@@ -156,6 +157,19 @@ def upload(
         return (b"", True) if piece is None else (piece, False)
 
     return RequestBody(pull, declared=declared, limit=1 << 40, patience=patience)
+
+
+def deaf_port(stack: ExitStack) -> int:
+    """A port that never answers: its backlog is full."""
+    listener = stack.enter_context(socket.socket())
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    port: int = listener.getsockname()[1]
+    for _ in range(4):
+        filler = stack.enter_context(socket.socket())
+        filler.setblocking(False)
+        filler.connect_ex(("127.0.0.1", port))
+    return port
 
 
 def by_kind(kind: str, *, native: Any, library: Any, why: str) -> Any:

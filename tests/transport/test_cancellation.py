@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import ExitStack
 
 import pytest
@@ -47,14 +46,7 @@ async def cancelled(by: Transport, request: Outbound, server: RawServer) -> None
 @in_loop
 async def test_while_connecting(kind: str) -> None:
     with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port: int = listener.getsockname()[1]
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
+        port = deaf_port(stack)
         async with transport(kind) as upstream:
             call = asyncio.create_task(upstream.send(get(Origin("http", "127.0.0.1", port))))
             await asyncio.sleep(0.05)

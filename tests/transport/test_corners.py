@@ -19,7 +19,16 @@ from ai_proxy_mw.upstream.base import Origin
 from ai_proxy_mw.upstream.native import NativeTransport
 from tests.servers import free_port
 from tests.transport._certificates import authority
-from tests.transport._harness import fetch, get, in_loop, outbound, read, transport, until
+from tests.transport._harness import (
+    deaf_port,
+    fetch,
+    get,
+    in_loop,
+    outbound,
+    read,
+    transport,
+    until,
+)
 from tests.transport._raw_server import Peer, RawServer, answering, ok
 
 
@@ -144,25 +153,12 @@ def _resolve(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
 
 
-def _deaf(stack: ExitStack) -> int:
-    """A port that never answers: its backlog is full."""
-    listener = stack.enter_context(socket.socket())
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    port: int = listener.getsockname()[1]
-    for _ in range(4):
-        filler = stack.enter_context(socket.socket())
-        filler.setblocking(False)
-        filler.connect_ex(("127.0.0.1", port))
-    return port
-
-
 def test_an_address_that_does_not_answer_is_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
     @in_loop
     async def check() -> None:
         with ExitStack() as stack:
             async with RawServer(answering(ok(b"found"))) as server:
-                _resolve(monkeypatch, _deaf(stack), server.port)
+                _resolve(monkeypatch, deaf_port(stack), server.port)
                 async with transport("native") as upstream:
                     request = get(Origin("http", "two.test", server.port), connect=5)
                     assert (await fetch(upstream, request))[1] == b"found"
@@ -174,7 +170,7 @@ def test_when_no_address_answers_the_wait_is_bounded(monkeypatch: pytest.MonkeyP
     @in_loop
     async def check() -> None:
         with ExitStack() as stack:
-            _resolve(monkeypatch, _deaf(stack), _deaf(stack))
+            _resolve(monkeypatch, deaf_port(stack), deaf_port(stack))
             async with transport("native") as upstream:
                 with pytest.raises(UpstreamTimeout):
                     await upstream.send(get(Origin("http", "two.test", 1), connect=0.4))
@@ -202,7 +198,7 @@ def test_an_address_that_refuses_does_not_end_the_wait_for_another(
     @in_loop
     async def check() -> None:
         with ExitStack() as stack:
-            _resolve(monkeypatch, _deaf(stack), free_port())
+            _resolve(monkeypatch, deaf_port(stack), free_port())
             async with transport("native") as upstream:
                 with pytest.raises(UpstreamTimeout):
                     await upstream.send(get(Origin("http", "two.test", 1), connect=0.5))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import ExitStack
 
 import pytest
@@ -13,6 +12,7 @@ from ai_proxy_mw._incoming import RequestBody
 from ai_proxy_mw.upstream.base import Origin
 from tests.transport._harness import (
     collect,
+    deaf_port,
     every_kind,
     fetch,
     get,
@@ -41,15 +41,7 @@ async def deaf(peer: Peer) -> None:
 @in_loop
 async def test_connect(kind: str) -> None:
     with ExitStack() as stack:
-        # A backlog that is full leaves further connections unanswered.
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port: int = listener.getsockname()[1]
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
+        port = deaf_port(stack)
         async with transport(kind) as upstream:
             with pytest.raises(UpstreamTimeout) as caught:
                 await upstream.send(get(Origin("http", "127.0.0.1", port), connect=SHORT))
