@@ -11,7 +11,16 @@ from ai_proxy_mw._errors import UpstreamDisconnected
 from ai_proxy_mw._incoming import RequestBody
 from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
 from tests.transport._certificates import authority
-from tests.transport._harness import every_kind, fetch, get, in_loop, outbound, transport, until
+from tests.transport._harness import (
+    deaf_port,
+    every_kind,
+    fetch,
+    get,
+    in_loop,
+    outbound,
+    transport,
+    until,
+)
 from tests.transport._raw_server import Peer, RawServer, answering, ok
 
 AT_ONCE = 1.0
