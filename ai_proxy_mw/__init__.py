@@ -3,6 +3,7 @@
 __version__ = "0.1.0"
 
 from ai_proxy_mw._config import Timeouts, Upstream
+from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS
 from ai_proxy_mw._errors import ConfigurationError, Forbidden, ProxyError
 from ai_proxy_mw._http import Body, Ending, Headers, Observer, Request, Response
@@ -13,6 +14,7 @@ from ai_proxy_mw.upstream.native import NativeTransport
 from ai_proxy_mw.wsgi import AIProxyWSGIMiddleware
 
 __all__ = [
+    "CORS",
     "DEFAULT_ENDPOINTS",
     "AIProxy",
     "AIProxyMiddleware",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ai_proxy_mw import __version__
 from ai_proxy_mw._config import Timeouts, Upstream
+from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._identify import ApiKeys
 from ai_proxy_mw._paths import check_prefix
@@ -28,7 +29,6 @@ _NOT_YET = {
     "AI_PROXY_CACHE": "a cache",
     "AI_PROXY_CACHE_TTL": "a cache",
     "AI_PROXY_CACHE_SCOPE": "a cache",
-    "AI_PROXY_CORS_ORIGINS": "CORS",
 }
 
 
@@ -134,6 +134,10 @@ def _timeouts(value: str) -> Timeouts:
     return Timeouts(**seconds)
 
 
+def _cors(value: str) -> CORS:
+    return CORS(allow_origins=[origin.strip() for origin in value.split(",")])
+
+
 def _fake(found: dict[str, Any]) -> Upstream:
     from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream  # noqa: PLC0415 - seldom needed
 
@@ -155,4 +159,5 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AI_PROXY_PREFIX": ("prefix", check_prefix),
     "AI_PROXY_MAX_BODY": ("max_body", _size),
     "AI_PROXY_TIMEOUTS": ("timeouts", _timeouts),
+    "AI_PROXY_CORS_ORIGINS": ("cors", _cors),
 }

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 from ai_proxy_mw._config import Timeouts, Upstream
+from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS, Endpoints
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._header_rules import Outward
@@ -39,6 +40,7 @@ class ProxyOptions(TypedDict, total=False):
     forward_headers: Iterable[str]
     max_body: int
     timeouts: Timeouts | None
+    cors: CORS | None
 
 
 class AIProxy:
@@ -54,6 +56,7 @@ class AIProxy:
     forward_headers: request headers to pass on besides those every provider knows.
     max_body: the most bytes of a request body; more is 413.
     timeouts: the patience with the upstream and the caller.
+    cors: which pages on other origins may call, as a `CORS`; without it, none.
 
     Exactly one of identify, api_keys and anonymous is needed. Raises ConfigurationError.
     Connections are opened when they are first needed and closed by `aclose()`, which the ASGI
@@ -73,9 +76,12 @@ class AIProxy:
         forward_headers: Iterable[str] = (),
         max_body: int = MAX_BODY,
         timeouts: Timeouts | None = None,
+        cors: CORS | None = None,
     ) -> None:
         if not isinstance(max_body, int) or max_body < 1:
             raise ConfigurationError(f"max_body={max_body!r}: write a number of bytes above 0")
+        if cors is not None and not isinstance(cors, CORS):
+            raise ConfigurationError(f"cors={cors!r}: write CORS(allow_origins=[...])")
         self.upstream = _upstream(upstream, api_key, timeouts)
         self.prefix = check_prefix(prefix)
         self.max_body = max_body
@@ -84,6 +90,7 @@ class AIProxy:
             endpoints=Endpoints(endpoints),
             identify=choose(identify, api_keys, anonymous),
             relay=Relay(self.upstream, self._transport, Outward(self.upstream, forward_headers)),
+            cors=cors,
         )
 
     @classmethod

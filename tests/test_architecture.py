@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
     {"_bridge", "_calls", "_delivery", "_leaving", "_loop", "_paths"},
     {"_rounds"},
     {"_header_rules"},
-    {"_config", "_endpoints", "_encoding", "_identify", "_incoming"},
+    {"_config", "_cors", "_endpoints", "_encoding", "_identify", "_incoming"},
     {"upstream.base"},
     {"_http", "_errors"},
     {"_types"},

@@ -48,6 +48,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "prefix climbs": ({"anonymous": True, "prefix": "/a/../b"}, "write a path"),
     "max_body": ({"anonymous": True, "max_body": 0}, "above 0"),
     "max_body text": ({"anonymous": True, "max_body": "64M"}, "above 0"),
+    "cors is a list": (
+        {"anonymous": True, "cors": ["https://app.example"]},
+        "write CORS",
+    ),
     "endpoint": ({"anonymous": True, "endpoints": ["/models"]}, "write one like"),
     "endpoint with prefix": ({"anonymous": True, "endpoints": ["GET models"]}, "without the"),
     "endpoint climbs": ({"anonymous": True, "endpoints": ["GET /../x/{id"]}, "write one like"),

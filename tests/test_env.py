@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ai_proxy_mw import AIProxy, ConfigurationError, Timeouts, Upstream
+from ai_proxy_mw import CORS, AIProxy, ConfigurationError, Timeouts, Upstream
 from ai_proxy_mw._env import read
 
 URL = "http://127.0.0.1:1/v1"
@@ -22,6 +22,7 @@ def test_each_variable_becomes_its_argument() -> None:
             "AI_PROXY_PREFIX": "/ai/v1",
             "AI_PROXY_MAX_BODY": "64M",
             "AI_PROXY_TIMEOUTS": "connect=5, first_byte=60,idle=120,total=600.5",
+            "AI_PROXY_CORS_ORIGINS": "https://app.example, http://localhost:3000",
             "AI_PROXY_CACHE": "off",
             "AI_PROXY_LIMITS": " ",
             "HOME": "/",
@@ -35,6 +36,7 @@ def test_each_variable_becomes_its_argument() -> None:
         "prefix": "/ai/v1",
         "max_body": 64 << 20,
         "timeouts": Timeouts(connect=5, first_byte=60, idle=120, total=600.5),
+        "cors": CORS(allow_origins=["https://app.example", "http://localhost:3000"]),
     }
 
 
@@ -74,7 +76,10 @@ def test_sizes(text: str, size: int) -> None:
         ("AI_PROXY_CACHE", "memory"),
         ("AI_PROXY_CACHE_TTL", "60"),
         ("AI_PROXY_CACHE_SCOPE", "shared"),
-        ("AI_PROXY_CORS_ORIGINS", "https://app.example"),
+        ("AI_PROXY_CORS_ORIGINS", "app.example"),
+        ("AI_PROXY_CORS_ORIGINS", "https://app.example/"),
+        ("AI_PROXY_CORS_ORIGINS", "https://app.example,,http://localhost:3000"),
+        ("AI_PROXY_CORS_ORIGINS", "*,https://app.example"),
         ("AI_PROXY_UPSTRAEM", URL),
     ],
 )

@@ -130,6 +130,7 @@ def test_compressed_answers_pass_as_the_client_can_read_them(house: House, name:
     else:
         assert "content-encoding" not in packed.headers  # an event stream is never compressed
         assert body == expected
+    assert packed.headers["vary"] == "Accept-Encoding"
     house.fake.compress = "always"
     unpacked, body = _ask(house.v1, CALLS[name], **{"accept-encoding": "identity"})
     assert "content-encoding" not in unpacked.headers

@@ -72,6 +72,7 @@ def _for_the_caller(request: Request, response: Response) -> None:
 
 def _settle_coding(request: Request, response: Response, coding: bytes) -> None:
     """Compressed answers pass compressed to who accepts that; event streams never do."""
+    response.headers.append((b"vary", b"Accept-Encoding"))  # for caches on the way
     accepted = accepts((request.headers.get("accept-encoding") or "").encode("latin-1"), coding)
     if coding == b"identity" or (accepted and not response.event_stream):
         return
