@@ -87,8 +87,12 @@ class Bridge:
     def _do(self, job: _Job) -> None:
         try:
             value = job.function()
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it was awaited
+        except Exception as error:  # noqa: BLE001 - it is raised again where it was awaited
             self._loop.call_soon_threadsafe(_fail, job.done, error)
+        except BaseException:
+            # SystemExit and the like are the worker's; in the loop they would end it for all.
+            self._loop.call_soon_threadsafe(job.done.cancel)
+            raise
         else:
             self._loop.call_soon_threadsafe(_finish, job.done, value)
 

@@ -14,7 +14,7 @@ from ai_proxy_mw._calls import read_head
 from ai_proxy_mw._delivery import Truncated, deliver
 from ai_proxy_mw._errors import ClientGone
 from ai_proxy_mw._http import Request, Response
-from ai_proxy_mw._incoming import RequestBody
+from ai_proxy_mw._incoming import Pull, RequestBody
 from ai_proxy_mw._leaving import Leaving
 from ai_proxy_mw._loop import loop_thread
 from ai_proxy_mw._paths import below, is_tricky
@@ -74,11 +74,16 @@ class _Call:
         self._bridge = Bridge(thread.loop)
         self._left = False
         self._head: tuple[int, RawHeaders] | None = None
-        self._remaining, empty = _framing(environ)
+        remaining, empty = _framing(environ)
         headers = _headers(environ)
         request_id, length = read_head(headers)
-        # No patience: a worker that reads cannot be interrupted.
-        body = RequestBody(self._pull, declared=length, limit=proxy.max_body, empty=empty)
+        body = RequestBody(
+            # No patience is given: a worker that reads cannot be interrupted.
+            _puller(self._bridge, _Input(environ, remaining)),
+            declared=length,
+            limit=proxy.max_body,
+            empty=empty,
+        )
         self._request = Request(
             method=environ["REQUEST_METHOD"],
             path=None if is_tricky(_raw_path(environ)) else rest,
@@ -95,6 +100,17 @@ class _Call:
 
     def answer(self, start_response: StartResponse) -> Iterable[bytes]:
         self._loop.call_soon_threadsafe(self._begin)
+        try:
+            piece = self._first_piece(start_response)
+        except BaseException:
+            # The server will not ask for more, and has nothing to close.
+            self._leave()
+            raise
+        if piece.last:
+            return [piece.chunk] if piece.chunk else []
+        return _Rest(self._bridge, piece.chunk, self._leave)
+
+    def _first_piece(self, start_response: StartResponse) -> Piece:
         piece = self._bridge.take()
         if isinstance(piece, Broken) or piece.head is None:
             raise _broken_off()
@@ -103,23 +119,10 @@ class _Call:
             _REASONS.get(status) or f"{status} Unknown",
             [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
         )
-        if piece.last:
-            return [piece.chunk] if piece.chunk else []
-        return _Rest(self._bridge, piece.chunk, self._leave)
+        return piece
 
     def _leave(self) -> None:
         self._loop.call_soon_threadsafe(self._on_leave)
-
-    def _read(self) -> tuple[bytes, bool]:
-        """A piece of `wsgi.input`, and whether it was the last."""
-        if self._remaining is None:
-            chunk = self._environ["wsgi.input"].read(READ_SIZE)
-            return chunk, not chunk
-        chunk = self._environ["wsgi.input"].read(min(READ_SIZE, self._remaining))
-        if not chunk and self._remaining:
-            raise ClientGone
-        self._remaining -= len(chunk)
-        return chunk, self._remaining == 0
 
     # -- in the loop -------------------------------------------------------------------------
 
@@ -150,9 +153,6 @@ class _Call:
         finally:
             leaving.off()
 
-    async def _pull(self) -> tuple[bytes, bool]:
-        return await self._bridge.run_sync(self._read)
-
     async def _start(self, response: Response) -> None:
         self._head = (response.status, response.headers)
         if response.event_stream:
@@ -161,6 +161,33 @@ class _Call:
     async def _write(self, chunk: bytes, last: bool) -> None:
         head, self._head = self._head, None
         await self._bridge.send(Piece(head, chunk, last))
+
+
+class _Input:
+    """The caller's body, read in the worker's thread."""
+
+    def __init__(self, environ: Environ, remaining: int | None) -> None:
+        self._stream = environ.get("wsgi.input")
+        self._remaining = remaining
+
+    def read(self) -> tuple[bytes, bool]:
+        """A piece, and whether it was the last."""
+        assert self._stream is not None  # PEP 3333 wants one where there is a body
+        if self._remaining is None:
+            chunk = self._stream.read(READ_SIZE)
+            return chunk, not chunk
+        chunk = self._stream.read(min(READ_SIZE, self._remaining))
+        if not chunk and self._remaining:
+            raise ClientGone
+        self._remaining -= len(chunk)
+        return chunk, self._remaining == 0
+
+
+def _puller(bridge: Bridge, stream: _Input) -> Pull:
+    async def pull() -> tuple[bytes, bool]:
+        return await bridge.run_sync(stream.read)
+
+    return pull
 
 
 class _Rest:

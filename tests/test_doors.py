@@ -524,6 +524,31 @@ def test_a_process_that_ends_lets_its_workers_go(fake: FakeUpstream) -> None:
             call.result(10)
 
 
+def test_a_hook_that_ends_its_worker_does_not_end_the_loop(fake: FakeUpstream) -> None:
+    """gunicorn stops a worker by raising SystemExit in its thread, wherever that is."""
+
+    def hook(request: Request) -> str:
+        raise SystemExit(1)
+
+    app = AIProxyWSGIMiddleware(proxy=_proxy(fake, anonymous=False, identify=hook))
+    environ = _environ(REQUEST_METHOD="GET", PATH_INFO="/v1/models")
+    with pytest.raises(SystemExit):
+        app(environ, _start)
+    working = AIProxyWSGIMiddleware(proxy=_proxy(fake))
+    assert b"".join(working(environ, _start))
+    assert fake.calls_open == 0
+
+
+def test_a_server_that_refuses_the_head_ends_the_call(fake: FakeUpstream) -> None:
+    def start(status: str, headers: list[tuple[str, str]]) -> None:
+        raise ValueError("a header that this server does not like")
+
+    app = AIProxyWSGIMiddleware(proxy=_proxy(fake))
+    with fake.hold(), pytest.raises(ValueError, match="does not like"):
+        app(_environ(CONTENT_LENGTH=str(len(json.dumps(STREAM)))), start)
+    fake.wait_for_disconnect()
+
+
 def test_a_loop_thread_stops_cleanly(fake: FakeUpstream) -> None:
     thread = LoopThread()
     closed = threading.Event()
