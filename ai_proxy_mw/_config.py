@@ -58,15 +58,17 @@ class Timeouts:
 
 def _split(base_url: str) -> SplitResult:
     """The parts of a base URL that can be used as it is."""
+    if not isinstance(base_url, str):
+        raise ConfigurationError(f"base_url={base_url!r}: write a URL")
+    if "@" in base_url:
+        # Not shown: the password would end in a log.
+        raise ConfigurationError("base_url must not hold a user or password; use api_key=")
     shown = f"base_url={base_url!r}"
     try:
         parts = urlsplit(base_url)
         port_is_sane = parts.port is None or parts.port > 0
     except ValueError as error:
         raise ConfigurationError(f"{shown}: {error}") from None
-    if parts.username is not None or parts.password is not None:
-        # Not shown: the password would end in a log.
-        raise ConfigurationError("base_url must not hold a user or password; use api_key=")
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or not port_is_sane:
         raise ConfigurationError(f"{shown}: write a whole URL like 'https://api.openai.com/v1'")
     if parts.query or parts.fragment:
@@ -74,6 +76,10 @@ def _split(base_url: str) -> SplitResult:
     if not re.fullmatch(r"[!-~]*", base_url):
         raise ConfigurationError(f"{shown}: use ASCII; encode other characters as %XX or punycode")
     return parts
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and re.fullmatch(r"[!-~]+", key) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +122,7 @@ class Upstream:
     def _check(self) -> None:
         if self.auth not in ("bearer", "x-api-key"):
             raise ConfigurationError(f"auth={self.auth!r}: write 'bearer' or 'x-api-key'")
-        if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
+        if self.api_key is not None and not _is_key(self.api_key):
             raise ConfigurationError("api_key: a key is visible ASCII without spaces")
         for name, value in self.headers.items():
             if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):

@@ -25,7 +25,11 @@ _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")  # WHATWG HTML, section 9.2.5
 
 
 class Truncated(Exception):
-    """The body cannot be finished: the door must close the connection without its end mark."""
+    """The body cannot be finished: the connection must be closed without its end mark.
+
+    Under ASGI it goes to the server, past the app's own middleware: some of these would take a
+    plain return for the end of the answer, and say so to the caller.
+    """
 
 
 async def deliver(response: Response, start: Start, write: Write) -> None:
@@ -56,8 +60,8 @@ async def deliver(response: Response, start: Start, write: Write) -> None:
     except UpstreamError as error:
         how = Ending.CUT
         logger.warning("an answer was cut: %s", error.code)
-        if not event_stream or not tail.endswith(_EVENT_ENDS):
-            raise Truncated from error
+        if not event_stream or not tail.endswith(_EVENT_ENDS) or _has_length(response):
+            raise Truncated("the upstream broke off in the middle of an answer") from error
         await write(b"event: error\ndata: " + error.body() + b"\n\n", True)
     except (asyncio.CancelledError, ClientGone):
         how = Ending.CANCELLED
@@ -66,3 +70,8 @@ async def deliver(response: Response, start: Start, write: Write) -> None:
         await body.aclose()
         for observer in observers:
             observer.end(how)
+
+
+def _has_length(response: Response) -> bool:
+    """Whether the number of bytes was told, so that there is no room for an error event."""
+    return any(name == b"content-length" for name, _ in response.headers)

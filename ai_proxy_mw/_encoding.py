@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from functools import lru_cache
 
@@ -14,21 +15,21 @@ _PIECE = 64 * 1024
 
 
 @lru_cache(maxsize=256)
-def _accepted(header: bytes) -> frozenset[bytes]:
-    """The codings that an `Accept-Encoding` takes (RFC 9110, section 12.5.3)."""
-    taken = set()
+def _weighed(header: bytes) -> dict[bytes, bool]:
+    """Which codings an `Accept-Encoding` takes or refuses (RFC 9110, section 12.5.3)."""
+    taken = {}
     for item in header.lower().split(b","):
         coding, _, weight = item.partition(b";")
-        if not weight.replace(b" ", b"").startswith(b"q=0") or weight.rstrip(b"0. ")[-1:] != b"=":
-            taken.add(coding.strip())
-    return frozenset(taken)
+        refused = re.fullmatch(rb"\s*q\s*=\s*0(\.0*)?\s*", weight) is not None
+        taken[coding.strip()] = not refused
+    return taken
 
 
 def accepts(header: bytes, coding: bytes) -> bool:
     """Whether a caller who sent this `Accept-Encoding` can read the coding."""
     # A longer header is nothing that a client sends; not parsed, and not kept in the cache.
-    taken = _accepted(header) if len(header) <= 256 else frozenset()
-    return coding in taken or (b"*" in taken and coding in _WINDOW)
+    weighed = _weighed(header) if len(header) <= 256 else {}
+    return weighed.get(coding, coding in _WINDOW and weighed.get(b"*", False))
 
 
 def acceptable(header: bytes) -> bytes:
@@ -52,40 +53,58 @@ class Decoded(Body):
     bytes that are not of that coding, and for an end in the middle of it.
     """
 
-    __slots__ = ("_body", "_inflater")
+    __slots__ = ("_begun", "_body", "_first", "_inflater", "_window")
 
     def __init__(self, body: Body, coding: bytes) -> None:
         self._body = body
-        self._inflater = zlib.decompressobj(_WINDOW[coding])
+        self._window = _WINDOW[coding]
+        self._inflater = zlib.decompressobj(self._window)
+        self._begun = False
+        self._first = b""
 
     @property
     def ended(self) -> bool:
-        return self._inflater.eof and self._body.ended
+        return not self._first and self._inflater.eof and self._body.ended
 
     async def ready(self) -> None:
-        await self._body.ready()
+        if not self._first:
+            try:
+                self._first = await self._next()
+            except StopAsyncIteration:
+                pass  # and it is said again to who reads
 
     async def __anext__(self) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        return await self._next()
+
+    async def _next(self) -> bytes:
         while True:
-            packed = self._inflater.unconsumed_tail
-            if not packed:
-                packed = await self._next_packed()
+            packed = self._inflater.unconsumed_tail or await self._next_packed()
             try:
                 piece = self._inflater.decompress(packed, _PIECE)
             except zlib.error:
                 raise UpstreamProtocolError from None
-            if self._inflater.unused_data:
-                raise UpstreamProtocolError
             if piece:
                 return piece
 
     async def _next_packed(self) -> bytes:
+        if self._inflater.eof and self._inflater.unused_data:
+            # A gzip file may be several in a row (RFC 1952, section 2.2).
+            rest = self._inflater.unused_data
+            self._inflater = zlib.decompressobj(self._window)
+            return rest
         try:
-            return await self._body.__anext__()
+            packed = await self._body.__anext__()
         except StopAsyncIteration:
-            if not self._inflater.eof:
+            if self._begun and not self._inflater.eof:
                 raise UpstreamProtocolError from None
             raise
+        self._begun = True
+        if self._inflater.eof:
+            self._inflater = zlib.decompressobj(self._window)
+        return packed
 
     async def aclose(self) -> None:
         await self._body.aclose()

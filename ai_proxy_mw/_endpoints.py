@@ -69,6 +69,8 @@ class Endpoints:
     """Finds the endpoint of a path. Raises ConfigurationError for one that cannot be read."""
 
     def __init__(self, endpoints: Iterable[str]) -> None:
+        if isinstance(endpoints, str):
+            raise ConfigurationError(f"endpoints={endpoints!r}: write a set of endpoints")
         self._exact: dict[str, dict[str, str]] = {}
         patterns: dict[str, dict[str, str]] = {}
         for endpoint in sorted(endpoints):

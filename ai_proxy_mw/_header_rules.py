@@ -22,6 +22,7 @@ _OUT = frozenset(
         b"accept",
         b"anthropic-beta",
         b"anthropic-version",
+        b"content-encoding",
         b"content-type",
         b"idempotency-key",
         b"openai-beta",
@@ -32,13 +33,10 @@ _OUT_PREFIX = b"x-stainless-"
 
 _IN = frozenset(
     {
-        b"age",
-        b"cache-control",
         b"content-disposition",
         b"content-language",
         b"content-length",
         b"etag",
-        b"expires",
         b"last-modified",
         b"ratelimit",
         b"ratelimit-policy",
@@ -62,6 +60,9 @@ _NEVER_OUT = frozenset(
 _TOKEN = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2, without _
 _USER_AGENT = re.compile(rb"[\x20-\x7e]{1,256}")
 
+_KEEPS_OUT = re.compile(rb"\b(?:no-store|no-cache|private)\b", re.IGNORECASE)
+_PRIVATE = (b"cache-control", b"private")
+
 # An answer can hold a file that some user uploaded. Opened as a page, it must not act as the app.
 _HARMLESS: RawHeaders = [
     (b"content-security-policy", b"sandbox"),
@@ -73,6 +74,8 @@ class Outward:
     """Makes the header lines for the upstream."""
 
     def __init__(self, upstream: Upstream, forward: Iterable[str]) -> None:
+        if isinstance(forward, str):
+            raise ConfigurationError(f"forward_headers={forward!r}: write a list of names")
         self._allowed = _OUT | {_forwardable(name) for name in forward}
         self._own: RawHeaders = [(b"host", upstream.authority.encode("ascii"))]
         if upstream.api_key is not None:
@@ -83,6 +86,8 @@ class Outward:
         self._own = [line for line in self._own if line[0] not in replaced] + named
         # What the owner sets for the upstream is not the caller's to say.
         self._allowed -= replaced
+        self._says_agent = b"user-agent" not in replaced
+        self._says_encoding = b"accept-encoding" not in replaced
 
     def __call__(self, headers: RawHeaders) -> RawHeaders:
         lines = self._own.copy()
@@ -95,8 +100,10 @@ class Outward:
                 agent = line[1][:257]  # a longer one is not sent on, nor kept in the cache
             elif name == b"accept-encoding":
                 accept_encoding = line[1]
-        lines.append(_user_agent(agent))
-        lines.append((b"accept-encoding", acceptable(accept_encoding)))
+        if self._says_agent:
+            lines.append(_user_agent(agent))
+        if self._says_encoding:
+            lines.append((b"accept-encoding", acceptable(accept_encoding)))
         return lines
 
 
@@ -110,6 +117,9 @@ def inward(headers: RawHeaders) -> tuple[RawHeaders, bytes, bytes]:
             content_type = value
         elif name == b"content-encoding":
             coding = value.strip().lower()
+        elif name == b"cache-control":
+            # What one user was answered is not for a cache that serves others.
+            line = line if _KEEPS_OUT.search(value) else _PRIVATE  # noqa: PLW2901
         elif name == b"x-request-id":
             # X-Request-ID names the call through us; theirs is what their support asks for.
             line = (b"x-upstream-request-id", value)  # noqa: PLW2901

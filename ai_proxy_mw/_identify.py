@@ -47,12 +47,20 @@ def _by_function(identify: Identify) -> AsyncIdentify:
         return cast("AsyncIdentify", identify)
 
     async def ask(request: Request) -> str | None:
-        answer: Any = await request.run_sync(partial(identify, request))
+        answer: Any = await request.run_sync(partial(_call, identify, request))
         if inspect.isawaitable(answer):  # a plain function that hands out a coroutine
             answer = await answer
         return cast("str | None", answer)
 
     return ask
+
+
+def _call(identify: Identify, request: Request) -> Any:
+    try:
+        return identify(request)
+    except StopIteration as error:
+        # A future cannot hold one, so whoever waits for it would wait for ever.
+        raise RuntimeError("identify= raised StopIteration") from error
 
 
 def _is_async(function: Any) -> bool:
@@ -73,6 +81,8 @@ class ApiKeys:
     def __init__(self, api_keys: Mapping[str, str]) -> None:
         self._subjects: dict[bytes, str] = {}
         for subject, key in api_keys.items():
+            if not isinstance(subject, str) or not isinstance(key, str):
+                raise ConfigurationError("api_keys: write {'subject': 'key'}, both as text")
             if not subject.strip() or not key.strip():
                 raise ConfigurationError("api_keys: a subject or its key is empty")
             self._subjects[_digest(key)] = subject

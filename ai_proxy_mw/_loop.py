@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import importlib
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -58,12 +59,20 @@ class LoopThread:
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
+    if _is_green():
+        return asyncio.new_event_loop()  # uvloop waits in C, which no other greenlet survives
     try:
         uvloop = importlib.import_module("uvloop")
     except ImportError:
         return asyncio.new_event_loop()
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     return loop
+
+
+def _is_green() -> bool:
+    """Whether threads are gevent's greenlets here."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 _lock = threading.Lock()
@@ -73,10 +82,15 @@ _current: LoopThread | None = None
 def loop_thread() -> LoopThread:
     """This process's loop thread. A fork (gunicorn's --preload) leaves the parent's behind."""
     global _current  # noqa: PLW0603 - there is one per process, like the process
-    if _current is None:
+    current = _current
+    if current is None or current.loop.is_closed():
         with _lock:
-            _current = _current or LoopThread()
-    return _current
+            current = _current = _renewed(_current)
+    return current
+
+
+def _renewed(current: LoopThread | None) -> LoopThread:
+    return LoopThread() if current is None or current.loop.is_closed() else current
 
 
 def _forget() -> None:

@@ -78,7 +78,7 @@ class AIProxy:
         timeouts: Timeouts | None = None,
         cors: CORS | None = None,
     ) -> None:
-        if not isinstance(max_body, int) or max_body < 1:
+        if type(max_body) is not int or max_body < 1:
             raise ConfigurationError(f"max_body={max_body!r}: write a number of bytes above 0")
         if cors is not None and not isinstance(cors, CORS):
             raise ConfigurationError(f"cors={cors!r}: write CORS(allow_origins=[...])")

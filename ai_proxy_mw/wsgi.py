@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ai_proxy_mw._bridge import Bridge, Broken, Piece
 from ai_proxy_mw._calls import read_head
 from ai_proxy_mw._delivery import Truncated, deliver
-from ai_proxy_mw._errors import ClientGone
+from ai_proxy_mw._errors import ClientGone, InvalidRequest
 from ai_proxy_mw._http import Request, Response
 from ai_proxy_mw._incoming import Pull, RequestBody
 from ai_proxy_mw._leaving import Leaving
@@ -146,7 +146,7 @@ class _Call:
             self._bridge.break_off()
             if not self._left:
                 raise  # the process is ending
-        except Exception:
+        except BaseException:
             # Nobody awaits this task; the worker must not wait for ever.
             logger.exception("%s: the answer could not be sent", self._request.id)
             self._bridge.break_off()
@@ -173,10 +173,13 @@ class _Input:
     def read(self) -> tuple[bytes, bool]:
         """A piece, and whether it was the last."""
         assert self._stream is not None  # PEP 3333 wants one where there is a body
+        size = READ_SIZE if self._remaining is None else min(READ_SIZE, self._remaining)
+        try:
+            chunk: bytes = self._stream.read(size)
+        except OSError as error:  # of which servers make their own for a bad chunk
+            raise InvalidRequest("The request body cannot be read.") from error
         if self._remaining is None:
-            chunk = self._stream.read(READ_SIZE)
             return chunk, not chunk
-        chunk = self._stream.read(min(READ_SIZE, self._remaining))
         if not chunk and self._remaining:
             raise ClientGone
         self._remaining -= len(chunk)

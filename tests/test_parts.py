@@ -236,7 +236,7 @@ def test_rounds_look_after_calls_until_they_are_done_and_then_stand_still() -> N
                 for call in calls:
                     await call.done.wait()
             assert [call.left for call in calls] == [0, 0]
-            while rounds._ticking:
+            while rounds._last is not None and rounds._last.ticking:
                 await asyncio.sleep(0.01)
         rounds.join(Slow(100))  # and is left behind with its loop
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ai_proxy_mw._http import Request, Response
     from ai_proxy_mw.upstream.base import Transport
 
+_BODYLESS = (204, 304)
+_EMPTY = (b"content-length", b"0")
 _OF_THE_CODING = (b"content-encoding", b"content-length", b"etag")
 _QUERY = re.compile(rb"[!$-;=?-~]*")  # visible ASCII but " # < > (RFC 3986, section 3.4, and more)
 
@@ -64,7 +66,10 @@ class Relay:
 def _for_the_caller(request: Request, response: Response) -> None:
     response.headers, content_type, coding = inward(response.headers)
     response.event_stream = content_type[:17].lower() == b"text/event-stream"
-    if coding and request.method != "HEAD":
+    if response.status in _BODYLESS:
+        # A length there is of the answer that was not sent; some servers would wait for it.
+        response.headers = [line for line in response.headers if line[0] != b"content-length"]
+    elif coding and request.method != "HEAD" and _EMPTY not in response.headers:
         _settle_coding(request, response, coding)
     if response.event_stream:
         response.headers.append((b"x-accel-buffering", b"no"))

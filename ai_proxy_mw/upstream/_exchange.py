@@ -159,6 +159,8 @@ class Exchange(Body):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if not 100 <= status <= 599:  # RFC 9110, section 15
+            raise httptools.HttpParserCallbackError("a status that means nothing")
         if status < 200 or self._complete:
             return
         self.status = status

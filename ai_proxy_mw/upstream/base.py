@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Outbound:
     method: str
     origin: Origin
     target: bytes
-    headers: RawHeaders
-    body: bytes | RequestBody
+    headers: RawHeaders = field(repr=False)  # the key is among them
+    body: bytes | RequestBody = field(repr=False)
     timeouts: Timeouts
 
     @property
