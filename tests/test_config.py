@@ -55,6 +55,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "endpoint": ({"anonymous": True, "endpoints": ["/models"]}, "write one like"),
     "endpoint with prefix": ({"anonymous": True, "endpoints": ["GET models"]}, "without the"),
     "endpoint climbs": ({"anonymous": True, "endpoints": ["GET /../x/{id"]}, "write one like"),
+    "max_body is a switch": ({"anonymous": True, "max_body": True}, "above 0"),
+    "key is no text": ({"api_keys": {"a": None}}, "both as text"),
+    "upstream key is no text": ({"anonymous": True, "api_key": 5}, "visible ASCII"),
+    "upstream is no text": ({"anonymous": True, "upstream": 5}, "write a URL"),
+    "forward is one text": ({"anonymous": True, "forward_headers": "x-a"}, "list of names"),
+    "endpoints is one text": ({"anonymous": True, "endpoints": "GET /models"}, "a set of"),
     "forward cookie": ({"anonymous": True, "forward_headers": ["Cookie"]}, "cannot be passed"),
     "forward host": ({"anonymous": True, "forward_headers": ["HOST"]}, "cannot be passed"),
     "forward x_y": ({"anonymous": True, "forward_headers": ["x_y"]}, "cannot be passed"),
@@ -107,9 +113,10 @@ def test_a_wrong_upstream_is_refused(arguments: dict[str, Any], says: str) -> No
 
 
 def test_a_password_in_the_base_url_is_refused_and_not_shown() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Upstream(base_url="https://user:hunter2@api.example/v1")
-    assert "hunter2" not in str(caught.value)
+    for rest in ("api.example/v1", "api.example:99999/v1", "[api.example/v1"):
+        with pytest.raises(ConfigurationError) as caught:
+            Upstream(base_url=f"https://user:hunter2@{rest}")
+        assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5", None, True])

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from asgiref.testing import ApplicationCommunicator
 from fastapi import FastAPI
 from flask import Flask
 from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Mount
 
 from ai_proxy_mw import (
@@ -522,6 +524,85 @@ def test_a_process_that_ends_lets_its_workers_go(fake: FakeUpstream) -> None:
         loop_thread().loop.call_soon_threadsafe(end)
         with pytest.raises(ConnectionResetError):
             call.result(10)
+
+
+@pytest.mark.parametrize("door", IN_PROCESS)
+def test_a_hook_that_runs_out_of_items_is_a_500(fake: FakeUpstream, door: str) -> None:
+    """StopIteration cannot be put into a future; it must not hang the call."""
+
+    def hook(request: Request) -> str:
+        return next(iter([]))
+
+    with IN_PROCESS[door](_proxy(fake, anonymous=False, identify=hook)) as url:
+        assert httpx.get(f"{url}/v1/models", timeout=10).status_code == 500
+
+
+class _NotAnException(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, _NotAnException])
+def test_a_coroutine_hook_cannot_end_the_loop_either(
+    fake: FakeUpstream, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hook(request: Request) -> str:
+        raise error
+
+    environ = _environ(REQUEST_METHOD="GET", PATH_INFO="/v1/models")
+    app = AIProxyWSGIMiddleware(proxy=_proxy(fake, anonymous=False, identify=hook))
+    with pytest.raises(ConnectionResetError):
+        app(environ, _start)
+    assert error.__name__ in caplog.text
+    assert b"".join(AIProxyWSGIMiddleware(proxy=_proxy(fake))(environ, _start))
+
+
+def test_a_loop_that_has_ended_is_replaced(
+    fake: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = LoopThread()
+    ended.stop()
+    monkeypatch.setattr(loop_module, "_current", ended)
+    environ = _environ(REQUEST_METHOD="GET", PATH_INFO="/v1/models")
+    assert b"".join(AIProxyWSGIMiddleware(proxy=_proxy(fake))(environ, _start))
+    loop_thread().stop()
+
+
+def test_under_gevent_the_loop_is_asyncios(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkey = types.ModuleType("gevent.monkey")
+    monkey.is_module_patched = lambda name: name == "threading"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "gevent.monkey", monkey)
+    thread = LoopThread()
+    assert type(thread.loop).__module__.startswith("asyncio")
+    thread.stop()
+
+
+def test_a_body_that_the_server_cannot_read_is_a_400(fake: FakeUpstream) -> None:
+    class Broken(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            raise OSError("a bad chunk")
+
+    statuses: list[str] = []
+    app = AIProxyWSGIMiddleware(proxy=_proxy(fake))
+    environ = _environ(**{"wsgi.input": Broken(), "CONTENT_LENGTH": "5"})
+    answer = app(environ, lambda status, headers: statuses.append(status))
+    assert b"cannot be read" in b"".join(answer)
+    assert statuses == ["400 Bad Request"]
+
+
+def test_a_cut_answer_is_not_whole_behind_other_middleware_either(fake: FakeUpstream) -> None:
+    """Starlette's BaseHTTPMiddleware takes a plain return for the end of an answer."""
+
+    async def passing(request: Any, call_next: Any) -> Any:
+        return await call_next(request)
+
+    with fake.serve() as upstream:
+        app = FastAPI()
+        app.add_middleware(AIProxyMiddleware, upstream=upstream.base_url, anonymous=True)
+        app.add_middleware(BaseHTTPMiddleware, dispatch=passing)
+        with serve_asgi(app) as url:
+            fake.disconnect(after="chunk:1")
+            with pytest.raises(httpx.RemoteProtocolError):
+                httpx.get(f"{url}/v1/files/f/content")
 
 
 def test_a_hook_that_ends_its_worker_does_not_end_the_loop(fake: FakeUpstream) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 from typing import Any
@@ -288,6 +289,44 @@ def test_an_upstream_that_packs_in_a_way_nobody_asked_for_is_502(
             answer = httpx.get(f"{url}/v1/models", headers={"accept-encoding": "gzip"})
     assert answer.status_code == 502
     assert _error(answer.content)["code"] == "upstream_bad_response"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body_has_no_length_and_is_not_unpacked(
+    door: str, fake: FakeUpstream, status: int
+) -> None:
+    with fake.serve() as upstream:
+        proxy = AIProxy(upstream=upstream.base_url, anonymous=True)
+        with IN_PROCESS[door](proxy) as url:
+            fake.fail(status, headers={"content-encoding": "gzip", "etag": '"a"'}, body=b"")
+            answer = httpx.get(f"{url}/v1/models", headers={"accept-encoding": "identity"})
+    assert answer.status_code == status
+    assert answer.headers.get("content-length", "0") == "0"
+    assert answer.headers["etag"] == '"a"'
+
+
+@pytest.mark.parametrize("body", [b"", b"this is no gzip"])
+def test_a_packed_answer_is_empty_or_whole_or_a_502(
+    door: str, fake: FakeUpstream, body: bytes
+) -> None:
+    with fake.serve() as upstream:
+        proxy = AIProxy(upstream=upstream.base_url, anonymous=True)
+        with IN_PROCESS[door](proxy) as url:
+            fake.fail(404, headers={"content-encoding": "gzip"}, body=body)
+            answer = httpx.get(f"{url}/v1/models", headers={"accept-encoding": "identity"})
+    assert answer.status_code == (502 if body else 404)
+
+
+def test_a_packed_request_is_sent_on_as_such(door: str, fake: FakeUpstream) -> None:
+    with fake.serve() as upstream:
+        proxy = AIProxy(upstream=upstream.base_url, anonymous=True)
+        with IN_PROCESS[door](proxy) as url:
+            packed = gzip.compress(json.dumps(CHAT).encode())
+            httpx.post(
+                f"{url}/v1/moderations", content=packed, headers={"content-encoding": "gzip"}
+            )
+    assert fake.requests[0].body == packed
+    assert fake.requests[0].header("content-encoding") == "gzip"
 
 
 def test_a_header_that_would_be_two_is_refused(fake: FakeUpstream) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_proxy_mw import Body, Ending, Headers, Request, Response, Upstream, _loop
+from ai_proxy_mw import (
+    Body,
+    Ending,
+    Headers,
+    Origin,
+    Outbound,
+    Request,
+    Response,
+    Timeouts,
+    Upstream,
+    _loop,
+)
 from ai_proxy_mw._bridge import Bridge, Broken, Piece
 from ai_proxy_mw._calls import read_head
 from ai_proxy_mw._delivery import Truncated, deliver
@@ -28,7 +40,7 @@ from ai_proxy_mw._errors import (
     UpstreamDisconnected,
     UpstreamProtocolError,
 )
-from ai_proxy_mw._header_rules import Outward
+from ai_proxy_mw._header_rules import Outward, inward
 from ai_proxy_mw._http import BytesBody
 from ai_proxy_mw._identify import ApiKeys, choose
 from ai_proxy_mw._incoming import RequestBody
@@ -126,6 +138,13 @@ DELIVERIES: dict[str, tuple[list[bytes | BaseException], bool, Any, Ending, Any]
     ),
     "cancelled": ([b"a", asyncio.CancelledError()], False, [b"a"], Ending.CANCELLED, BaseException),
     "left": ([b"a", ClientGone()], False, [b"a"], Ending.CANCELLED, ClientGone),
+    "cut between events of a told length": (
+        [b"data: 1\n\n", UpstreamDisconnected()],
+        True,
+        [b"data: 1\n\n"],
+        Ending.CUT,
+        Truncated,
+    ),
     "our fault": ([b"a", b"!"], False, [b"a"], Ending.FAILED, ValueError),
 }
 
@@ -135,7 +154,8 @@ DELIVERIES: dict[str, tuple[list[bytes | BaseException], bool, Any, Ending, Any]
 def test_a_delivery_ends_in_one_way_and_says_which(case: str, announced: bool) -> None:
     pieces, event_stream, expected, ending, error = DELIVERIES[case]
     body = Pieces(*pieces, announced=announced)
-    response = Response(200, [], body)
+    told = [(b"content-length", b"99")] if "length" in case else []
+    response = Response(200, told, body)
     response.event_stream = event_stream
     watcher = Watcher()
     response.observers.append(watcher)
@@ -255,6 +275,8 @@ def test_rounds_look_after_calls_until_they_are_done_and_then_stand_still() -> N
         (b"gzip; q=0.0, deflate;q=0.001", b"deflate"),
         (b"*", b"gzip, deflate"),
         (b"*;q=0", b"identity"),
+        (b"gzip;q=0, *", b"deflate"),
+        (b"gzip; q = 0.000", b"identity"),
         (b"identity", b"identity"),
         (b"gzip," * 100, b"identity"),
     ],
@@ -269,12 +291,12 @@ def test_what_a_caller_accepts() -> None:
     assert not accepts(b"br;q=0", b"br")
 
 
-def _decode(coding: bytes, *pieces: bytes) -> list[bytes]:
+def _decode(coding: bytes, *pieces: bytes, announced: bool = True) -> list[bytes]:
     async def main() -> list[bytes]:
-        body = Decoded(Pieces(*pieces), coding)
+        body = Decoded(Pieces(*pieces, announced=announced), coding)
         await body.ready()
         decoded = [piece async for piece in body]
-        assert body.ended
+        assert body.ended == (announced and bool(pieces))
         await body.aclose()
         return decoded
 
@@ -296,11 +318,32 @@ def test_a_bomb_comes_in_small_pieces() -> None:
 
 @pytest.mark.parametrize(
     "packed",
-    [b"no gzip", gzip.compress(b"abc")[:-3], gzip.compress(b"abc") + b"more"],
+    [b"no gzip", gzip.compress(b"abc")[:-3], gzip.compress(b"abc") + b"more", b"\x1f"],
 )
 def test_what_is_not_whole_and_nothing_else_is_a_bad_answer(packed: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
         _decode(b"gzip", packed)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_several_members_are_one_body_and_none_is_an_empty_one(size: int) -> None:
+    packed = gzip.compress(b"abc") + gzip.compress(b"") + gzip.compress(b"def")
+    pieces = [packed[i : i + size] for i in range(0, len(packed), size)]
+    assert b"".join(_decode(b"gzip", *pieces)) == b"abcdef"
+    assert _decode(b"gzip", announced=False) == []
+
+
+def test_a_packed_answer_that_is_broken_shows_before_its_head_goes_out() -> None:
+    async def main() -> None:
+        body = Decoded(Pieces(b"no gzip"), b"gzip")
+        with pytest.raises(UpstreamProtocolError):
+            await body.ready()
+        body = Decoded(Pieces(gzip.compress(b"abc")), b"gzip")
+        await body.ready()
+        await body.ready()  # twice is once
+        assert await _all(body) == b"abc"
+
+    asyncio.run(main())
 
 
 def test_headers_are_read_without_case_and_never_shown() -> None:
@@ -464,7 +507,12 @@ def test_an_owner_may_pass_more_headers_and_set_some() -> None:
         base_url="https://api.example/v1",
         api_key="k",
         auth="x-api-key",
-        headers={"OpenAI-Beta": "own", "Host": "other.example"},
+        headers={
+            "OpenAI-Beta": "own",
+            "Host": "other.example",
+            "User-Agent": "me",
+            "Accept-Encoding": "identity",
+        },
     )
     outward = Outward(upstream, ["X-Trace"])
     sent = outward([(b"x-trace", b"1"), (b"openai-beta", b"theirs"), (b"user-agent", b"\xff")])
@@ -472,9 +520,72 @@ def test_an_owner_may_pass_more_headers_and_set_some() -> None:
     assert (b"x-api-key", b"k") in sent
     assert [value for name, value in sent if name == b"openai-beta"] == [b"own"]
     assert [value for name, value in sent if name == b"host"] == [b"other.example"]
-    assert dict(sent)[b"user-agent"].startswith(b"ai_proxy_mw/")
-    assert b"\xff" not in dict(sent)[b"user-agent"]
+    assert [value for name, value in sent if name == b"user-agent"] == [b"me"]
+    assert [value for name, value in sent if name == b"accept-encoding"] == [b"identity"]
+    plain = dict(Outward(Upstream(base_url="https://a/v1"), [])([(b"user-agent", b"\xff")]))
+    assert plain[b"user-agent"].startswith(b"ai_proxy_mw/")
+    assert b"\xff" not in plain[b"user-agent"]
     assert b"authorization" not in dict(sent)
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed"),
+    [
+        (b"no-cache", b"no-cache"),
+        (b"Private, max-age=60", b"Private, max-age=60"),
+        (b"public, max-age=60", b"private"),
+        (b"max-age=60", b"private"),
+    ],
+)
+def test_what_one_user_was_answered_is_not_for_shared_caches(sent: bytes, passed: bytes) -> None:
+    lines, _, _ = inward([(b"cache-control", sent), (b"expires", b"x"), (b"age", b"1")])
+    assert lines[0] == (b"cache-control", passed)
+    assert not {b"expires", b"age"} & {name for name, _ in lines}
+
+
+class Faulty:
+    def attend(self, now: float) -> bool:
+        raise ValueError("a fault of one call")
+
+
+def test_one_calls_fault_does_not_stop_the_clock_of_all(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        rounds = Rounds()
+        call = Slow(2)
+        rounds.join(Faulty())
+        rounds.join(call)
+        async with asyncio.timeout(5):
+            await call.done.wait()
+
+    asyncio.run(main())
+    assert "a fault of one call" in caplog.text
+
+
+def test_two_loops_at_once_have_clocks_of_their_own() -> None:
+    rounds = Rounds()
+
+    async def main() -> None:
+        for _ in range(3):
+            call = Slow(2)
+            rounds.join(call)
+            async with asyncio.timeout(5):
+                await call.done.wait()
+
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(asyncio.run, main()) for _ in range(2)]:
+            done.result()
+
+
+def test_a_request_on_its_way_shows_no_key() -> None:
+    outbound = Outbound(
+        method="GET",
+        origin=Origin("http", "x", 1),
+        target=b"/",
+        headers=[(b"authorization", b"Bearer sk-secret")],
+        body=b"sk-secret",
+        timeouts=Timeouts(),
+    )
+    assert "sk-secret" not in repr(outbound)
 
 
 def test_a_wrapped_coroutine_is_one_and_keys_are_not_shown() -> None:

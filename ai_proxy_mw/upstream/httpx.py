@@ -149,9 +149,9 @@ class HttpxTransport:
 
     async def _response(self, outbound: Outbound, answer: Any, total_at: float) -> Response:
         status = answer.status_code
-        if status < 200:
+        if not 200 <= status <= 599:
             await answer.aclose()
-            raise UpstreamProtocolError  # 101: we asked for no other protocol
+            raise UpstreamProtocolError  # 101, which we did not ask for, or one without a meaning
         headers = [(name.lower(), value) for name, value in answer.headers.raw]
         if answer.is_stream_consumed:
             return _already_read(answer, headers)
