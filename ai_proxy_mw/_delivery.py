@@ -25,11 +25,7 @@ _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")  # WHATWG HTML, section 9.2.5
 
 
 class Truncated(Exception):
-    """The body cannot be finished: the connection must be closed without its end mark.
-
-    Under ASGI it goes to the server, past the app's own middleware: some of these would take a
-    plain return for the end of the answer, and say so to the caller.
-    """
+    """The body cannot be finished: the connection must be closed without its end mark."""
 
 
 async def deliver(response: Response, start: Start, write: Write) -> None:

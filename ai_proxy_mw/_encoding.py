@@ -64,7 +64,9 @@ class Decoded(Body):
 
     @property
     def ended(self) -> bool:
-        return not self._first and self._inflater.eof and self._body.ended
+        inflater = self._inflater
+        whole = inflater.eof and not inflater.unused_data
+        return whole and not self._first and self._body.ended
 
     async def ready(self) -> None:
         if not self._first:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ai_proxy_mw._calls import read_head
-from ai_proxy_mw._delivery import deliver
+from ai_proxy_mw._delivery import Truncated, deliver
 from ai_proxy_mw._errors import ClientGone
 from ai_proxy_mw._http import Request, Response
 from ai_proxy_mw._incoming import Pull, RequestBody
@@ -108,8 +108,8 @@ class _Call:
             response = await self._middleware.proxy.handle(self._request)
             watch.answering = True
             await deliver(response, self._start, self._write)
-        except ClientGone:
-            return  # nobody is there to be told
+        except (ClientGone, Truncated):
+            return  # the server sees an answer without its end, and closes the connection
         except asyncio.CancelledError:
             if not watch.caused_cancel():
                 raise

@@ -176,7 +176,7 @@ class _Input:
         size = READ_SIZE if self._remaining is None else min(READ_SIZE, self._remaining)
         try:
             chunk: bytes = self._stream.read(size)
-        except OSError as error:  # of which servers make their own for a bad chunk
+        except Exception as error:  # each server has errors of its own for a bad chunk
             raise InvalidRequest("The request body cannot be read.") from error
         if self._remaining is None:
             return chunk, not chunk

@@ -589,20 +589,20 @@ def test_a_body_that_the_server_cannot_read_is_a_400(fake: FakeUpstream) -> None
     assert statuses == ["400 Bad Request"]
 
 
-def test_a_cut_answer_is_not_whole_behind_other_middleware_either(fake: FakeUpstream) -> None:
-    """Starlette's BaseHTTPMiddleware takes a plain return for the end of an answer."""
+def test_a_cut_answer_is_not_whole_inside_which_other_middleware_stands(fake: FakeUpstream) -> None:
+    """Starlette's BaseHTTPMiddleware would end it; added before the proxy it stands inside."""
 
     async def passing(request: Any, call_next: Any) -> Any:
         return await call_next(request)
 
     with fake.serve() as upstream:
         app = FastAPI()
-        app.add_middleware(AIProxyMiddleware, upstream=upstream.base_url, anonymous=True)
         app.add_middleware(BaseHTTPMiddleware, dispatch=passing)
+        app.add_middleware(AIProxyMiddleware, upstream=upstream.base_url, anonymous=True)
         with serve_asgi(app) as url:
             fake.disconnect(after="chunk:1")
             with pytest.raises(httpx.RemoteProtocolError):
-                httpx.get(f"{url}/v1/files/f/content")
+                httpx.post(f"{url}/v1/audio/speech", json={"model": "f", "input": "a" * 9999})
 
 
 def test_a_hook_that_ends_its_worker_does_not_end_the_loop(fake: FakeUpstream) -> None:

@@ -330,6 +330,8 @@ def test_several_members_are_one_body_and_none_is_an_empty_one(size: int) -> Non
     packed = gzip.compress(b"abc") + gzip.compress(b"") + gzip.compress(b"def")
     pieces = [packed[i : i + size] for i in range(0, len(packed), size)]
     assert b"".join(_decode(b"gzip", *pieces)) == b"abcdef"
+    sent, _ = _deliver(Response(200, [], Decoded(Pieces(packed), b"gzip")))
+    assert b"".join(chunk for chunk, _ in sent) == b"abcdef"
     assert _decode(b"gzip", announced=False) == []
 
 
