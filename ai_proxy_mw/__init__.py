@@ -2,11 +2,14 @@
 
 __version__ = "0.1.0"
 
+from ai_proxy_mw._api_keys import hash_api_key
 from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS
-from ai_proxy_mw._errors import ConfigurationError, Forbidden, ProxyError
+from ai_proxy_mw._errors import ConfigurationError, Forbidden, ProxyError, Unauthorized
 from ai_proxy_mw._http import Body, Ending, Headers, Observer, Request, Response
+from ai_proxy_mw._identify import from_route
+from ai_proxy_mw._identity import Identity
 from ai_proxy_mw._proxy import AIProxy, ProxyOptions
 from ai_proxy_mw.asgi import AIProxyMiddleware
 from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
@@ -24,6 +27,7 @@ __all__ = [
     "Ending",
     "Forbidden",
     "Headers",
+    "Identity",
     "NativeTransport",
     "Observer",
     "Origin",
@@ -34,5 +38,8 @@ __all__ = [
     "Response",
     "Timeouts",
     "Transport",
+    "Unauthorized",
     "Upstream",
+    "from_route",
+    "hash_api_key",
 ]

@@ -53,6 +53,7 @@ DEFAULT_EXPOSE_HEADERS = (
 # As browsers write an origin (RFC 6454, section 6.2). Apps in a shell have schemes of their own.
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
+_VISIBLE = re.compile(r"[!-~]+")
 _METHOD = re.compile(r"[A-Z]+(?:-[A-Z]+)*")
 _NAME = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2, without our own *
 
@@ -95,6 +96,16 @@ class CORS:
     def any_origin(self) -> bool:
         """Whether every page may call, and the answer is the same for all."""
         return "*" in self.allow_origins
+
+    def allows_origin(self, origin: str) -> bool:
+        """Whether pages of this origin may call; `origin` as browsers send it."""
+        if self.any_origin or origin in self.allow_origins:
+            return True
+        # What is echoed must be one word. `null` is any file and any sandboxed page, so that it
+        # must have been written.
+        if self.origin_pattern is None or origin == "null" or not _VISIBLE.fullmatch(origin):
+            return False
+        return self.origin_pattern.fullmatch(origin) is not None
 
     def _check_switches(self) -> None:
         for name in ("allow_credentials", "allow_private_network"):

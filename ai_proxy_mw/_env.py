@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from ai_proxy_mw import __version__
+from ai_proxy_mw._api_keys import ApiKeys
 from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._errors import ConfigurationError
-from ai_proxy_mw._identify import ApiKeys
 from ai_proxy_mw._paths import check_prefix
 
 if TYPE_CHECKING:

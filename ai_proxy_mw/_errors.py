@@ -4,6 +4,7 @@ ProxyError
 ├── InvalidRequest                 400
 ├── Unauthorized                   401
 ├── Forbidden                      403
+├── Refused                        as the app says
 ├── NotFound                       404
 ├── MethodNotAllowed               405
 ├── RequestTimeout                 408
@@ -23,7 +24,7 @@ ClientGone                         the caller left: nobody is there to be told
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -42,10 +43,10 @@ class ClientGone(Exception):
 class ProxyError(Exception):
     """Base of the errors that have an answer; each knows its status, type and code."""
 
-    status: ClassVar[int] = 500
-    type: ClassVar[str] = "server_error"
-    code: ClassVar[str] = "internal_error"
-    retry_after: ClassVar[int | None] = None
+    status: int = 500
+    type: str = "server_error"
+    code: str = "internal_error"
+    retry_after: int | None = None
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -83,12 +84,18 @@ class Unauthorized(ProxyError):
     type = "authentication_error"
     code = "invalid_api_key"
 
-    def __init__(self, message: str = "You need to be signed in to call this API.") -> None:
+    def __init__(
+        self,
+        message: str = "You need to be signed in to call this API.",
+        *,
+        challenge: str = "Bearer",
+    ) -> None:
         super().__init__(message)
+        self.challenge = challenge
 
     def headers(self) -> RawHeaders:
         # RFC 9110, section 11.6.1: a 401 must name the way to authenticate.
-        return [(b"www-authenticate", b"Bearer")]
+        return [(b"www-authenticate", self.challenge.encode("latin-1"))]
 
 
 class Forbidden(ProxyError):
@@ -98,6 +105,28 @@ class Forbidden(ProxyError):
 
     def __init__(self, message: str = "You may not call this API.") -> None:
         super().__init__(message)
+
+
+_REFUSALS = {
+    401: (Unauthorized.type, Unauthorized.code),
+    403: (Forbidden.type, Forbidden.code),
+}
+
+
+class Refused(ProxyError):
+    """The app has refused the call with a status of its own, which is told in our shape."""
+
+    def __init__(self, status: int, message: str, headers: RawHeaders | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self._headers = headers or []
+        if status < 500:
+            self.type, self.code = _REFUSALS.get(status, (InvalidRequest.type, "refused"))
+
+    def headers(self) -> RawHeaders:
+        if self.status == 401 and all(name != b"www-authenticate" for name, _ in self._headers):
+            return [*self._headers, *Unauthorized().headers()]
+        return self._headers
 
 
 class NotFound(ProxyError):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._incoming import RequestBody
     from ai_proxy_mw._types import RawHeaders, Scope
 
@@ -149,20 +150,29 @@ class Request:
     `path` is what follows the prefix, decoded and checked, e.g. `/chat/completions`. `raw_headers`
     are the lines as the server gave them, for those who pass some on by their name. `scope` is
     the ASGI scope and `environ` the WSGI environment; the door that took the call sets one of
-    them. `client` is the address the connection came from. Stages further in find what the
-    stages before them made out: `endpoint`, `subject`.
+    them. `client` is the address that the call came from, and `app` the app behind the door, if
+    there is one. Stages further in find what the stages before them made out: `endpoint`,
+    `identity` and its `subject`.
+
+    Where a route of the app has handed the call over, `from_route` is true, and the route has
+    said who is calling (`identified`) or why nobody is let in (`refusal`).
     """
 
     __slots__ = (
+        "app",
         "body",
         "client",
         "endpoint",
         "environ",
+        "from_route",
         "id",
+        "identified",
+        "identity",
         "method",
         "path",
         "query",
         "raw_headers",
+        "refusal",
         "run_sync",
         "scope",
         "subject",
@@ -192,8 +202,19 @@ class Request:
         self.run_sync = run_sync
         self.scope = scope
         self.environ = environ
+        self.app: Any = None
+        self.from_route = False
+        self.identified: str | Identity | None = None
+        self.refusal: Exception | None = None
         self.endpoint = ""
+        self.identity: Identity | None = None
         self.subject = ""
+
+    def hand_over(self, identified: str | Identity | None, refusal: Exception | None) -> None:
+        """Take what a route of the app has made out."""
+        self.from_route = True
+        self.identified = identified
+        self.refusal = refusal
 
     @property
     def headers(self) -> Headers:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ai_proxy_mw._api_keys import ApiKeys, presented_key
 from ai_proxy_mw._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ai_proxy_mw._http import Request
+    from ai_proxy_mw._api_keys import FindSubject, IssuedKeys
+    from ai_proxy_mw._http import Request, Response
+    from ai_proxy_mw._identity import Identity
 
-Identify = Callable[["Request"], "str | Awaitable[str | None] | None"]
-AsyncIdentify = Callable[["Request"], Awaitable["str | None"]]
+Identify = Callable[["Request"], "str | Identity | Awaitable[str | Identity | None] | None"]
+AsyncIdentify = Callable[["Request"], Awaitable["str | Identity | None"]]
+
+T = TypeVar("T")
+
+
+class AppAnswer(Exception):
+    """The host app has answered in our place, which ends the call: a 401 with a page of its own."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"the app answered {response.status}")
+        self.response = response
 
 
 def choose(
-    identify: Identify | None, api_keys: Mapping[str, str] | None, anonymous: bool
+    identify: Identify | None, api_keys: IssuedKeys | FindSubject | None, anonymous: bool
 ) -> AsyncIdentify:
     """The one way that was given. An open relay must not come about by leaving something out."""
     given = [identify is not None, api_keys is not None, anonymous is not False]
@@ -28,39 +40,75 @@ def choose(
             "api_keys={'subject': 'key'}, or anonymous=True to admit everybody"
         )
     if identify is not None:
-        return _by_function(identify)
+        return _asking(identify, "identify=", _itself)
     if api_keys is not None:
-        return ApiKeys(api_keys)
+        return _by_key(api_keys)
     if anonymous is not True:
         raise ConfigurationError(f"anonymous={anonymous!r}: write True, or leave it out")
     return _by_address
+
+
+async def from_route(request: Request) -> str | Identity | None:
+    """`identify=from_route`: the route that hands a call over has said who is calling.
+
+    For `proxy_router` and `proxy_view` of `ai_proxy_mw.contrib`, where the app's own dependencies
+    and decorators decide. Raises RuntimeError for a call that came another way.
+    """
+    if not request.from_route:
+        raise RuntimeError(
+            "identify=from_route, but the call did not come through a route: "
+            "use proxy_router or proxy_view, and no middleware"
+        )
+    return request.identified
 
 
 async def _by_address(request: Request) -> str:
     return request.client or "unknown"
 
 
-def _by_function(identify: Identify) -> AsyncIdentify:
-    if not callable(identify):
-        raise ConfigurationError("identify=: give a function that takes the request")
-    if _is_async(identify):
-        return cast("AsyncIdentify", identify)
+def _by_key(api_keys: IssuedKeys | FindSubject) -> AsyncIdentify:
+    if isinstance(api_keys, Mapping):
+        return ApiKeys(api_keys)
+    return _asking(api_keys, "api_keys=", presented_key)
 
-    async def ask(request: Request) -> str | None:
-        answer: Any = await request.run_sync(partial(_call, identify, request))
-        if inspect.isawaitable(answer):  # a plain function that hands out a coroutine
-            answer = await answer
-        return cast("str | None", answer)
+
+def _asking(
+    function: Callable[[Any], Any], name: str, what: Callable[[Request], object]
+) -> AsyncIdentify:
+    """Asks a function of the app about `what` of the request; not at all about None."""
+    if not callable(function):
+        raise ConfigurationError(f"{name}: give a function, sync or async")
+    is_async = _is_async(function)
+    if is_async and what is _itself:
+        return function  # a frame less for each call
+
+    async def ask(request: Request) -> str | Identity | None:
+        given = what(request)
+        if given is None:
+            return None
+        answer: Any
+        if is_async:
+            answer = await function(given)
+        else:
+            answer = await request.run_sync(partial(_call, function, given, name))
+            if inspect.isawaitable(answer):  # a plain function that hands out a coroutine
+                answer = await answer
+        found: str | Identity | None = answer
+        return found
 
     return ask
 
 
-def _call(identify: Identify, request: Request) -> Any:
+def _itself(request: Request) -> Request:
+    return request
+
+
+def _call(function: Callable[[Any], T], given: object, name: str) -> T:
     try:
-        return identify(request)
+        return function(given)
     except StopIteration as error:
         # A future cannot hold one, so whoever waits for it would wait for ever.
-        raise RuntimeError("identify= raised StopIteration") from error
+        raise RuntimeError(f"{name} raised StopIteration") from error
 
 
 def _is_async(function: Any) -> bool:
@@ -69,42 +117,3 @@ def _is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - whether its instances are awaited
     )
-
-
-class ApiKeys:
-    """Admits the bearers of the keys it was given, as `Authorization: Bearer` or `x-api-key`.
-
-    Keys are kept and looked up as SHA-256 digests: how long that takes depends on the digest of
-    what was presented, which tells nothing of how much of a key was right.
-    """
-
-    def __init__(self, api_keys: Mapping[str, str]) -> None:
-        self._subjects: dict[bytes, str] = {}
-        for subject, key in api_keys.items():
-            if not isinstance(subject, str) or not isinstance(key, str):
-                raise ConfigurationError("api_keys: write {'subject': 'key'}, both as text")
-            if not subject.strip() or not key.strip():
-                raise ConfigurationError("api_keys: a subject or its key is empty")
-            self._subjects[_digest(key)] = subject
-        if len(self._subjects) != len(api_keys):
-            raise ConfigurationError("api_keys: two subjects have the same key")
-        if not api_keys:
-            raise ConfigurationError("api_keys: there is no key, so nobody could call")
-
-    async def __call__(self, request: Request) -> str | None:
-        presented = set(request.headers.get_all("x-api-key"))
-        for line in request.headers.get_all("authorization"):
-            scheme, _, credentials = line.partition(" ")
-            if scheme.lower() != "bearer":
-                return None  # another claim, beside which no key is looked at
-            presented.add(credentials.strip())
-        if len(presented) != 1:
-            return None
-        return self._subjects.get(_digest(presented.pop()))
-
-    def __repr__(self) -> str:
-        return f"ApiKeys({sorted(self._subjects.values())!r})"
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

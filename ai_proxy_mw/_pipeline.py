@@ -1,6 +1,6 @@
 """The order of the corridor, written once.
 
-    door → cors → errors → endpoint → identity → relay → upstream
+    door → cors → errors → endpoint → cross_site → identity → relay → upstream
 
 A stage takes the request and the handler behind it, and answers.
 """
@@ -23,19 +23,25 @@ if TYPE_CHECKING:
 
 
 def build(
-    *, endpoints: Endpoints, identify: AsyncIdentify, relay: Relay, cors: CORS | None = None
+    *,
+    endpoints: Endpoints,
+    identify: AsyncIdentify,
+    relay: Relay,
+    cors: CORS | None = None,
+    cross_site: Stage | None = None,
 ) -> Handler:
-    """The whole journey of a request as one handler."""
-    corridor: list[Stage] = [
+    """The whole journey of a request as one handler. What is None is not on its way."""
+    corridor: list[Stage | None] = [
+        None if cors is None else CorsStage(cors, errors),
         errors,
         EndpointStage(endpoints),
+        cross_site,
         IdentityStage(identify),
     ]
-    if cors is not None:
-        corridor.insert(0, CorsStage(cors, errors))
     handler: Handler = relay
     for stage in reversed(corridor):
-        handler = _before(stage, handler)
+        if stage is not None:
+            handler = _before(stage, handler)
     return handler
 
 

@@ -6,22 +6,25 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
+from ai_proxy_mw._clients import TrustedProxies
 from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS, Endpoints
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._header_rules import Outward
-from ai_proxy_mw._identify import choose
+from ai_proxy_mw._identify import choose, from_route
 from ai_proxy_mw._paths import check_prefix
 from ai_proxy_mw._pipeline import build
+from ai_proxy_mw.stages.cross_site import CrossSiteStage
 from ai_proxy_mw.stages.relay import Relay
 from ai_proxy_mw.upstream.native import NativeTransport
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
+    from ai_proxy_mw._api_keys import FindSubject, IssuedKeys
     from ai_proxy_mw._identify import Identify
-    from ai_proxy_mw._types import Handler
+    from ai_proxy_mw._types import Handler, RawHeaders
     from ai_proxy_mw.upstream.base import Transport
 
 MAX_BODY = 64 * 1024 * 1024
@@ -33,8 +36,10 @@ class ProxyOptions(TypedDict, total=False):
     upstream: str | Upstream
     api_key: str | None
     identify: Identify | None
-    api_keys: Mapping[str, str] | None
+    api_keys: IssuedKeys | FindSubject | None
     anonymous: bool
+    trusted_proxies: Iterable[str]
+    trusted_origins: Iterable[str]
     prefix: str
     endpoints: Iterable[str]
     forward_headers: Iterable[str]
@@ -48,9 +53,11 @@ class AIProxy:
 
     upstream: the base URL as for the provider's SDK, or an `Upstream`.
     api_key: the provider's key; it never reaches a caller.
-    identify: your function `(Request) -> str | None`, sync or async: who is calling, or None.
-    api_keys: the keys you have issued, as `{subject: key}`.
+    identify: your function `(Request) -> str | Identity | None`, sync or async: who is calling.
+    api_keys: the keys you have issued, as `{subject: key}`, or a function that finds whose one is.
     anonymous: True admits everybody; the subject is then the caller's address.
+    trusted_proxies: the networks of the reverse proxies whose word on that address is taken.
+    trusted_origins: other sites whose pages may use your users' cookies, besides those of `cors`.
     prefix: the path under which the proxy lives.
     endpoints: what may be relayed; see `DEFAULT_ENDPOINTS`.
     forward_headers: request headers to pass on besides those every provider knows.
@@ -69,8 +76,10 @@ class AIProxy:
         upstream: str | Upstream,
         api_key: str | None = None,
         identify: Identify | None = None,
-        api_keys: Mapping[str, str] | None = None,
+        api_keys: IssuedKeys | FindSubject | None = None,
         anonymous: bool = False,
+        trusted_proxies: Iterable[str] = (),
+        trusted_origins: Iterable[str] = (),
         prefix: str = "/v1",
         endpoints: Iterable[str] = DEFAULT_ENDPOINTS,
         forward_headers: Iterable[str] = (),
@@ -85,9 +94,13 @@ class AIProxy:
         self.upstream = _upstream(upstream, api_key, timeouts)
         self.prefix = check_prefix(prefix)
         self.max_body = max_body
+        self.endpoints = Endpoints(endpoints)
+        self.by_route = identify is from_route
+        self._proxies = TrustedProxies(trusted_proxies)
         self._transport = _transport(self.upstream)
         self.handle: Handler = build(
-            endpoints=Endpoints(endpoints),
+            endpoints=self.endpoints,
+            cross_site=CrossSiteStage(cors, trusted_origins) if identify is not None else None,
             identify=choose(identify, api_keys, anonymous),
             relay=Relay(self.upstream, self._transport, Outward(self.upstream, forward_headers)),
             cors=cors,
@@ -105,6 +118,10 @@ class AIProxy:
         from ai_proxy_mw._env import read  # noqa: PLC0415 - the only room that names back ends
 
         return cls(**read(environ, options))
+
+    def client_of(self, peer: str | None, headers: RawHeaders) -> str | None:
+        """The address that a call came from, behind the trusted proxies."""
+        return self._proxies.client(peer, headers)
 
     async def aclose(self) -> None:
         """Close the connections that the running event loop has open."""
@@ -136,6 +153,23 @@ def of(proxy: AIProxy | None, options: ProxyOptions) -> AIProxy:
             f"give proxy= or AIProxy's own arguments, not both: {sorted(options)}"
         )
     return proxy
+
+
+def refuse_by_route(proxy: AIProxy) -> None:
+    """Raises ConfigurationError for a proxy that a middleware could not ask who is calling."""
+    if proxy.by_route:
+        raise ConfigurationError(
+            "identify=from_route is for proxy_router and proxy_view; give a middleware's proxy "
+            "identify=your_function"
+        )
+
+
+def require_by_route(proxy: AIProxy) -> None:
+    """Raises ConfigurationError for a proxy that would not ask the route who is calling."""
+    if not proxy.by_route:
+        raise ConfigurationError(
+            "a route says who is calling: give its proxy identify=from_route and nothing else"
+        )
 
 
 def _upstream(upstream: str | Upstream, api_key: str | None, timeouts: Timeouts | None) -> Upstream:

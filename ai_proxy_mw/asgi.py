@@ -12,12 +12,13 @@ from ai_proxy_mw._errors import ClientGone
 from ai_proxy_mw._http import Request, Response
 from ai_proxy_mw._incoming import Pull, RequestBody
 from ai_proxy_mw._paths import below, is_tricky
-from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of
+from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of, refuse_by_route, require_by_route
 from ai_proxy_mw._rounds import Rounds
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 T = TypeVar("T")
@@ -38,15 +39,18 @@ class AIProxyMiddleware:
         **options: Unpack[ProxyOptions],
     ) -> None:
         self.app: ASGIApp = app or _alone
-        self._is_alone = app is None
+        self._host = app
         self.proxy = of(proxy, options)
-        self.rounds = Rounds()
+        refuse_by_route(self.proxy)
+        self._rounds = Rounds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             rest = below(self.proxy.prefix, scope["path"], scope.get("root_path", ""))
-            if rest is not None or self._is_alone:
-                await _Call(self, scope, rest, receive, send).run()
+            if rest is not None or self._host is None:
+                call = _Call(self.proxy, self._rounds, scope, rest, receive, send)
+                call.request.app = self._host
+                await call.run()
                 return
         elif scope["type"] == "lifespan":
             send = self._closing(send)
@@ -63,20 +67,47 @@ class AIProxyMiddleware:
         return forward
 
 
+class RouteDoor:
+    """Takes the calls that routes of an ASGI app hand over, and with them who is calling."""
+
+    def __init__(self, proxy: AIProxy) -> None:
+        require_by_route(proxy)
+        self.proxy = proxy
+        self._rounds = Rounds()
+
+    async def serve(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        path: str,
+        identified: str | Identity | None = None,
+        refusal: Exception | None = None,
+    ) -> None:
+        """Answer one call; `path` is what follows the prefix.
+
+        `identified` and `refusal` are what the app's route made out; see `Request`.
+        """
+        call = _Call(self.proxy, self._rounds, scope, path, receive, send)
+        call.request.hand_over(identified, refusal)
+        await call.run()
+
+
 class _Call:
     """One request from its scope to the last byte of its answer."""
 
-    __slots__ = ("_middleware", "_request", "_send", "_watch")
+    __slots__ = ("_proxy", "_send", "_watch", "request")
 
     def __init__(
         self,
-        middleware: AIProxyMiddleware,
+        proxy: AIProxy,
+        rounds: Rounds,
         scope: Scope,
         rest: str | None,
         receive: Receive,
         send: Send,
     ) -> None:
-        proxy = middleware.proxy
         headers: RawHeaders = scope["headers"]
         request_id, length = read_head(headers)
         body = RequestBody(
@@ -85,18 +116,18 @@ class _Call:
             limit=proxy.max_body,
             patience=proxy.upstream.timeouts.body,
         )
-        client = scope.get("client")
+        peer = scope.get("client")
+        self._proxy = proxy
         self._send = send
         self._watch = _Watch(receive, body)
-        middleware.rounds.join(self._watch)
-        self._middleware = middleware
-        self._request = Request(
+        rounds.join(self._watch)
+        self.request = Request(
             method=scope["method"],
             path=None if is_tricky(scope.get("raw_path") or b"") else rest,
             query=scope["query_string"],
             headers=headers,
             body=body,
-            client=client[0] if client else None,
+            client=proxy.client_of(peer[0] if peer else None, headers),
             request_id=request_id,
             run_sync=run_sync,
             scope=scope,
@@ -105,7 +136,7 @@ class _Call:
     async def run(self) -> None:
         watch = self._watch
         try:
-            response = await self._middleware.proxy.handle(self._request)
+            response = await self._proxy.handle(self.request)
             watch.answering = True
             await deliver(response, self._start, self._write)
         except (ClientGone, Truncated):

@@ -18,11 +18,12 @@ from ai_proxy_mw._incoming import Pull, RequestBody
 from ai_proxy_mw._leaving import Leaving
 from ai_proxy_mw._loop import loop_thread
 from ai_proxy_mw._paths import below, is_tricky
-from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of
+from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of, refuse_by_route, require_by_route
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._types import RawHeaders
 
 Environ = dict[str, Any]
@@ -53,12 +54,41 @@ class AIProxyWSGIMiddleware:
     ) -> None:
         self.app = app
         self.proxy = of(proxy, options)
+        refuse_by_route(self.proxy)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         rest = below(self.proxy.prefix, environ.get("PATH_INFO", ""))
         if rest is None and self.app is not None:
             return self.app(environ, start_response)
-        return _Call(self.proxy, environ, rest).answer(start_response)
+        call = _Call(self.proxy, environ, rest)
+        call.request.app = self.app
+        return call.answer(start_response)
+
+
+class RouteDoor:
+    """Takes the calls that routes of a WSGI app hand over, and with them who is calling."""
+
+    def __init__(self, proxy: AIProxy) -> None:
+        require_by_route(proxy)
+        self.proxy = proxy
+
+    def serve(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        *,
+        path: str,
+        identified: str | Identity | None = None,
+        refusal: Exception | None = None,
+    ) -> Iterable[bytes]:
+        """Answer one call as a WSGI app does; `path` is what follows the prefix.
+
+        `identified` and `refusal` are what the app's route made out; see `Request`. What is
+        given back must be closed.
+        """
+        call = _Call(self.proxy, environ, path)
+        call.request.hand_over(identified, refusal)
+        return call.answer(start_response)
 
 
 class _Call:
@@ -84,13 +114,13 @@ class _Call:
             limit=proxy.max_body,
             empty=empty,
         )
-        self._request = Request(
+        self.request = Request(
             method=environ["REQUEST_METHOD"],
             path=None if is_tricky(_raw_path(environ)) else rest,
             query=environ.get("QUERY_STRING", "").encode("latin-1"),
             headers=headers,
             body=body,
-            client=environ.get("REMOTE_ADDR") or None,
+            client=proxy.client_of(environ.get("REMOTE_ADDR") or None, headers),
             request_id=request_id,
             run_sync=self._bridge.run_sync,
             environ=environ,
@@ -138,7 +168,7 @@ class _Call:
         leaving = Leaving(self._environ, self._on_leave)
         self._rounds.join(leaving)
         try:
-            response = await self._proxy.handle(self._request)
+            response = await self._proxy.handle(self.request)
             await deliver(response, self._start, self._write)
         except (ClientGone, Truncated):
             self._bridge.break_off()
@@ -148,7 +178,7 @@ class _Call:
                 raise  # the process is ending
         except BaseException:
             # Nobody awaits this task; the worker must not wait for ever.
-            logger.exception("%s: the answer could not be sent", self._request.id)
+            logger.exception("%s: the answer could not be sent", self.request.id)
             self._bridge.break_off()
         finally:
             leaving.off()

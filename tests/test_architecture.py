@@ -17,6 +17,7 @@ ROOT = PACKAGE.parent
 FLOORS: list[set[str]] = [
     {"__main__", "__init__"},
     {"testing"},
+    {"contrib"},
     {"asgi", "wsgi"},
     {"_env"},
     {"_proxy"},
@@ -26,7 +27,9 @@ FLOORS: list[set[str]] = [
     {"_bridge", "_calls", "_delivery", "_leaving", "_loop", "_paths"},
     {"_rounds"},
     {"_header_rules"},
-    {"_config", "_cors", "_endpoints", "_encoding", "_identify", "_incoming"},
+    {"_identify"},
+    {"_api_keys", "_clients", "_config", "_cors", "_endpoints", "_encoding", "_incoming"},
+    {"_identity"},
     {"upstream.base"},
     {"_http", "_errors"},
     {"_types"},

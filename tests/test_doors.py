@@ -317,7 +317,7 @@ def test_under_wsgi_a_plain_hook_runs_in_the_workers_own_thread(fake: FakeUpstre
         assert httpx.get(f"{url}/v1/models").status_code == 401
 
 
-KEYS = {"alice": "sk-alice", "bob": "sk-böb"}
+KEYS = {"alice": "sk-alice", "bob": "sk-bob"}
 
 
 @pytest.mark.parametrize("door", IN_PROCESS)

@@ -28,6 +28,7 @@ from ai_proxy_mw import (
     Upstream,
     _loop,
 )
+from ai_proxy_mw._api_keys import ApiKeys
 from ai_proxy_mw._bridge import Bridge, Broken, Piece
 from ai_proxy_mw._calls import read_head
 from ai_proxy_mw._delivery import Truncated, deliver
@@ -42,7 +43,7 @@ from ai_proxy_mw._errors import (
 )
 from ai_proxy_mw._header_rules import Outward, inward
 from ai_proxy_mw._http import BytesBody
-from ai_proxy_mw._identify import ApiKeys, choose
+from ai_proxy_mw._identify import choose
 from ai_proxy_mw._incoming import RequestBody
 from ai_proxy_mw._leaving import Leaving
 from ai_proxy_mw._rounds import Rounds
@@ -594,7 +595,7 @@ def test_a_wrapped_coroutine_is_one_and_keys_are_not_shown() -> None:
     async def who(default: str, request: Request) -> str:
         return default
 
-    async def main() -> str | None:
+    async def main() -> object:
         return await choose(partial(who, "me"), None, False)(_request())
 
     assert asyncio.run(main()) == "me"

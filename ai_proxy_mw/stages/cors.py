@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ai_proxy_mw._types import Handler, RawHeaders, Stage
 
 _ALLOW_ORIGIN = b"access-control-allow-origin"
-_VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110, section 5.6.2
 _ASKED = (
     "Access-Control-Request-Method, Access-Control-Request-Headers, "
@@ -31,6 +30,7 @@ class CorsStage:
 
     def __init__(self, cors: CORS, errors: Stage) -> None:
         self._errors = errors
+        self._cors = cors
         self._policy = _Policy(cors)
         self._any_origin = cors.any_origin
         vary = ", ".join([*([] if cors.any_origin else ["Origin"]), _ASKED])
@@ -61,7 +61,7 @@ class CorsStage:
         lines = self._listed.get(origins[0])
         if lines is not None:
             return lines
-        if self._has_pattern and self._policy.allows_origin(origins[0].decode("latin-1")):
+        if self._has_pattern and self._cors.allows_origin(origins[0].decode("latin-1")):
             return [(_ALLOW_ORIGIN, origins[0]), *self._shared]
         return self._vary
 
@@ -71,7 +71,6 @@ class _Policy:
 
     def __init__(self, cors: CORS) -> None:
         self._cors = cors
-        self._origins = frozenset(cors.allow_origins)
         methods = ALL_METHODS if "*" in cors.allow_methods else tuple(cors.allow_methods)
         # As in the corridor: what can be got can be asked for its head.
         self._methods = frozenset({*methods, "HEAD"} if "GET" in methods else methods)
@@ -89,7 +88,7 @@ class _Policy:
         """204 with what is allowed; raises InvalidRequest for what is not."""
         headers = request.headers
         origin = ", ".join(headers.get_all("origin"))
-        if not self.allows_origin(origin):
+        if not self._cors.allows_origin(origin):
             raise InvalidRequest("Pages of this origin may not call here.", param="Origin")
         method = headers.get("access-control-request-method")
         if method not in self._methods:
@@ -110,16 +109,6 @@ class _Policy:
                 )
             lines.append((b"access-control-allow-private-network", b"true"))
         return Response(204, lines)
-
-    def allows_origin(self, origin: str) -> bool:
-        if self._cors.any_origin or origin in self._origins:
-            return True
-        pattern = self._cors.origin_pattern
-        # What is echoed must be one word. `null` is any file and any sandboxed page, so that it
-        # must have been written.
-        if pattern is None or origin == "null" or not _VISIBLE.fullmatch(origin):
-            return False
-        return pattern.fullmatch(origin) is not None
 
     def _requested(self, headers: Headers) -> list[str]:
         """The names that the page wants to send, if it may send all of them."""

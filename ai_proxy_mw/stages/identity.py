@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw._errors import Unauthorized
+from ai_proxy_mw._identify import AppAnswer
+from ai_proxy_mw._identity import Identity, fault
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request, Response
     from ai_proxy_mw._identify import AsyncIdentify
     from ai_proxy_mw._types import Handler
+
+logger = logging.getLogger("ai_proxy_mw")
 
 
 class IdentityStage:
@@ -17,12 +22,20 @@ class IdentityStage:
         self._identify = identify
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
-        subject = await self._identify(request)
-        if subject is None:
+        try:
+            if request.refusal is not None:
+                raise request.refusal
+            found = await self._identify(request)
+        except AppAnswer as answer:
+            return answer.response
+        if found is None:
             raise Unauthorized
-        if not isinstance(subject, str):
-            raise TypeError(f"identify= must return str or None, not {type(subject).__name__}")
-        if not subject.strip():
+        identity = found if isinstance(found, Identity) else Identity(found)
+        wrong = fault(identity.subject)
+        if wrong is not None:
+            # Not a fault of ours to be told as one: the caller may have chosen it.
+            logger.warning("%s: the subject cannot be used: %s", request.id, wrong)
             raise Unauthorized
-        request.subject = subject
+        request.identity = identity
+        request.subject = identity.subject
         return await handler(request)

@@ -1,0 +1,77 @@
+"""Who is calling, as the host app knows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+
+MAX_SUBJECT = 256
+"""The most characters of a subject: it becomes part of keys in stores and of log lines."""
+
+# Controls, line separators and halves of surrogate pairs: no store or log takes them faithfully.
+_UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller, and what the app's own records say about them.
+
+    subject: the app's id of the caller; the key of limits, budgets, cache scope and metrics.
+    scope: whose cached answers the caller shares; their own (`subject`) if None.
+    models: the models that the caller may ask for, as names or patterns (`gpt-4.1*`); all if None.
+    tags: what else records of the caller's calls shall hold, such as a team or a plan.
+
+    Raises TypeError for values of other types. A subject that is blank, longer than 256
+    characters or has control characters is answered with 401 when it is used.
+    """
+
+    subject: str
+    _: KW_ONLY
+    scope: str | None = None
+    models: Iterable[str] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.subject, str):
+            raise TypeError(
+                f"a subject is text, not {type(self.subject).__name__}: write str(user.id)"
+            )
+        if self.scope is not None and not isinstance(self.scope, str):
+            raise TypeError("Identity(scope=...): write text")
+        if self.models is not None:
+            object.__setattr__(self, "models", _names(self.models))
+        if self.tags:
+            object.__setattr__(self, "tags", MappingProxyType(_texts(self.tags)))
+
+    def may_use(self, model: str) -> bool:
+        """Whether a model is among those that the caller may ask for."""
+        models = self.models
+        return models is None or any(fnmatchcase(model, pattern) for pattern in models)
+
+
+def fault(subject: str) -> str | None:
+    """What is wrong with a subject, or None."""
+    if not subject.strip():
+        return "it is blank"
+    if len(subject) > MAX_SUBJECT:
+        return f"it is longer than {MAX_SUBJECT} characters"
+    if _UNUSABLE.search(subject):
+        return "it has characters that cannot be part of a key"
+    return None
+
+
+def _names(models: Iterable[str]) -> tuple[str, ...]:
+    names = () if isinstance(models, str) else tuple(models)
+    if isinstance(models, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError("Identity(models=...): write a list of names")
+    return names
+
+
+def _texts(tags: Mapping[str, str]) -> dict[str, str]:
+    found = dict(tags)
+    if not all(isinstance(part, str) for item in found.items() for part in item):
+        raise TypeError("Identity(tags=...): write {'name': 'value'}, both as text")
+    return found
