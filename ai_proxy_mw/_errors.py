@@ -4,11 +4,13 @@ ProxyError
 ├── InvalidRequest                 400
 ├── Unauthorized                   401
 ├── Forbidden                      403
+│   └── ModelNotAllowed            403
 ├── Refused                        as the app says
 ├── NotFound                       404
 ├── MethodNotAllowed               405
 ├── RequestTimeout                 408
 ├── PayloadTooLarge                413
+├── UnsupportedMediaType           415
 ├── Unavailable                    503
 ├── InternalError                  500
 └── UpstreamError                  502
@@ -107,6 +109,14 @@ class Forbidden(ProxyError):
         super().__init__(message)
 
 
+class ModelNotAllowed(Forbidden):
+    code = "model_not_allowed"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.param = "model"
+
+
 _REFUSALS = {
     401: (Unauthorized.type, Unauthorized.code),
     403: (Forbidden.type, Forbidden.code),
@@ -167,6 +177,12 @@ class PayloadTooLarge(ProxyError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The request body is larger than {limit} bytes.")
+
+
+class UnsupportedMediaType(ProxyError):
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
 
 
 class Unavailable(ProxyError):

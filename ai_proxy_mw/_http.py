@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._incoming import RequestBody
     from ai_proxy_mw._types import RawHeaders, Scope
+    from ai_proxy_mw.schema.call import Call
 
 T = TypeVar("T")
 
@@ -152,7 +153,7 @@ class Request:
     the ASGI scope and `environ` the WSGI environment; the door that took the call sets one of
     them. `client` is the address that the call came from, and `app` the app behind the door, if
     there is one. Stages further in find what the stages before them made out: `endpoint`,
-    `identity` and its `subject`.
+    `identity` and its `subject`, and `call` where the body was read.
 
     Where a route of the app has handed the call over, `from_route` is true, and the route has
     said who is calling (`identified`) or why nobody is let in (`refusal`).
@@ -161,6 +162,7 @@ class Request:
     __slots__ = (
         "app",
         "body",
+        "call",
         "client",
         "endpoint",
         "environ",
@@ -209,6 +211,7 @@ class Request:
         self.endpoint = ""
         self.identity: Identity | None = None
         self.subject = ""
+        self.call: Call | None = None
 
     def hand_over(self, identified: str | Identity | None, refusal: Exception | None) -> None:
         """Take what a route of the app has made out."""

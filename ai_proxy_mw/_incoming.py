@@ -28,6 +28,7 @@ class RequestBody(Body):
         "_pull",
         "_reader",
         "_since",
+        "_whole",
         "declared",
         "limit",
         "patience",
@@ -49,6 +50,7 @@ class RequestBody(Body):
         self._expired = False
         self._reader: asyncio.Task[Any] | None = None
         self._since = 0.0
+        self._whole: bytes | None = None
         self.declared = declared
         self.limit = limit
         self.patience = patience
@@ -75,6 +77,8 @@ class RequestBody(Body):
         After None, iterating still gives that piece first. Calls come whole almost always;
         this tells them from uploads without holding an upload.
         """
+        if self._whole is not None:
+            return self._whole
         if self._ended:
             return b""
         first = await self._next()
@@ -82,6 +86,14 @@ class RequestBody(Body):
             return first
         self._first = first
         return None
+
+    async def read(self) -> bytes:
+        """All of the body. Kept, so that `whole` gives it too; iterating then gives nothing."""
+        if self._whole is None:
+            self._whole = await self.whole()
+        if self._whole is None:
+            self._whole = b"".join([piece async for piece in self])
+        return self._whole
 
     async def __anext__(self) -> bytes:
         if self._first is not None:

@@ -1,6 +1,6 @@
 """The order of the corridor, written once.
 
-    door → cors → errors → endpoint → cross_site → identity → relay → upstream
+    door → cors → errors → endpoint → cross_site → identity → validate → relay → upstream
 
 A stage takes the request and the handler behind it, and answers.
 """
@@ -14,6 +14,7 @@ from ai_proxy_mw.stages.endpoint import EndpointStage
 from ai_proxy_mw.stages.errors import errors
 from ai_proxy_mw.stages.identity import IdentityStage
 from ai_proxy_mw.stages.relay import Relay
+from ai_proxy_mw.stages.validate import ValidateStage
 
 if TYPE_CHECKING:
     from ai_proxy_mw._cors import CORS
@@ -37,6 +38,7 @@ def build(
         EndpointStage(endpoints),
         cross_site,
         IdentityStage(identify),
+        ValidateStage(),
     ]
     handler: Handler = relay
     for stage in reversed(corridor):
