@@ -41,7 +41,8 @@ def presented_key(request: Request) -> str | None:
     the first of them and who reads the last would see different callers.
     """
     headers = request.headers
-    keys = headers.get_all("x-api-key")
+    # Space behind a value is no part of it (RFC 9110, section 5.5), but not all servers know.
+    keys = [value.strip(" \t") for value in headers.get_all("x-api-key")]
     lines = headers.get_all("authorization")
     if len(keys) > 1 or len(lines) > 1:
         return None

@@ -96,7 +96,12 @@ def _forwarded_for(headers: RawHeaders) -> list[str]:
 
 
 def _forwarded(headers: RawHeaders) -> list[str]:
-    return [_named(element) for element in _ELEMENT.findall(_joined(headers, b"forwarded"))]
+    joined = _joined(headers, b"forwarded")
+    if joined.count('"') % 2 or "\\" in joined:
+        # A caller's open quote reaches into what the proxy has added: where elements begin and
+        # end could be read in two ways, so none of them is.
+        return [""]
+    return [_named(element) for element in _ELEMENT.findall(joined)]
 
 
 def _named(element: str) -> str:

@@ -10,7 +10,7 @@ from ai_proxy_mw._errors import ConfigurationError, Forbidden
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Headers, Request, Response
-    from ai_proxy_mw._types import Handler
+    from ai_proxy_mw._types import Handler, RawHeaders
 
 _SAFE = ("GET", "HEAD")  # RFC 9110, section 9.2.1: they spend nothing
 
@@ -18,12 +18,15 @@ _SAFE = ("GET", "HEAD")  # RFC 9110, section 9.2.1: they spend nothing
 class CrossSiteStage:
     """Reads Sec-Fetch-Site (Fetch Metadata, section 2.3), which a page cannot forge.
 
+    Browsers leave it out where the app is served without TLS, and older ones always do. There
+    the page's origin must be that of the host it calls.
+
     `cors` allows the origins whose pages may send cookies; `trusted_origins` are further ones,
     for an app whose own CORS middleware stands around the proxy.
 
     Browsers send cookies and passwords of their own accord, but a bearer token or an `x-api-key`
-    only after a preflight, which has then been allowed. Clients that are no browsers do not send
-    Sec-Fetch-Site; nobody makes those call against their will.
+    only after a preflight, which has then been allowed. Clients that are no browsers send neither
+    Sec-Fetch-Site nor Origin; nobody makes those call against their will.
     """
 
     def __init__(self, cors: CORS | None, trusted_origins: Iterable[str]) -> None:
@@ -32,10 +35,8 @@ class CrossSiteStage:
             self._allowed.append(_origins(trusted_origins))
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
-        if request.method not in _SAFE:
-            for name, value in request.raw_headers:
-                if name == b"sec-fetch-site" and value not in (b"same-origin", b"none"):
-                    self._check(request.headers)
+        if request.method not in _SAFE and _is_cross_site(request.raw_headers):
+            self._check(request.headers)
         return await handler(request)
 
     def _check(self, headers: Headers) -> None:
@@ -43,6 +44,24 @@ class CrossSiteStage:
         if _brings_a_token(headers) or any(cors.allows_origin(origin) for cors in self._allowed):
             return
         raise Forbidden("Pages of other sites may not call here.")
+
+
+def _is_cross_site(headers: RawHeaders) -> bool:
+    origin = b""
+    hosts = []
+    is_told = False
+    for name, value in headers:
+        if name == b"sec-fetch-site":
+            if value not in (b"same-origin", b"none"):
+                return True
+            is_told = True
+        elif name == b"origin":
+            origin = value
+        elif name in (b"host", b"x-forwarded-host"):
+            # The latter can be anybody's word, but a page cannot send it without a preflight.
+            hosts.append(value)
+    page = origin.partition(b"://")[2]  # nothing for `null`
+    return bool(origin) and not is_told and (not page or page not in hosts)
 
 
 def _origins(trusted: Iterable[str]) -> CORS:
