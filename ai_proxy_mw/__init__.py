@@ -10,7 +10,9 @@ from ai_proxy_mw._errors import ConfigurationError, Forbidden, ProxyError, Unaut
 from ai_proxy_mw._http import Body, Ending, Headers, Observer, Request, Response
 from ai_proxy_mw._identify import from_route
 from ai_proxy_mw._identity import Identity
+from ai_proxy_mw._limits import Limit
 from ai_proxy_mw._proxy import AIProxy, ProxyOptions
+from ai_proxy_mw._subrequest import SubrequestIdentify
 from ai_proxy_mw.asgi import AIProxyMiddleware
 from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
 from ai_proxy_mw.upstream.native import NativeTransport
@@ -28,6 +30,7 @@ __all__ = [
     "Forbidden",
     "Headers",
     "Identity",
+    "Limit",
     "NativeTransport",
     "Observer",
     "Origin",
@@ -36,6 +39,7 @@ __all__ = [
     "ProxyOptions",
     "Request",
     "Response",
+    "SubrequestIdentify",
     "Timeouts",
     "Transport",
     "Unauthorized",

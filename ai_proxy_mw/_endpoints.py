@@ -66,14 +66,18 @@ _ENDPOINT = re.compile(
 
 
 class Endpoints:
-    """Finds the endpoint of a path. Raises ConfigurationError for one that cannot be read."""
+    """Finds the endpoint of a path. Raises ConfigurationError for one that cannot be read.
+
+    `written` are all of them in their order, as they were written.
+    """
 
     def __init__(self, endpoints: Iterable[str]) -> None:
         if isinstance(endpoints, str):
             raise ConfigurationError(f"endpoints={endpoints!r}: write a set of endpoints")
+        self.written = tuple(sorted(set(endpoints)))
         self._exact: dict[str, dict[str, str]] = {}
         patterns: dict[str, dict[str, str]] = {}
-        for endpoint in sorted(endpoints):
+        for endpoint in self.written:
             match = _ENDPOINT.fullmatch(endpoint)
             if match is None:
                 raise ConfigurationError(

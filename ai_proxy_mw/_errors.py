@@ -4,12 +4,14 @@ ProxyError
 ├── InvalidRequest                 400
 ├── Unauthorized                   401
 ├── Forbidden                      403
-│   └── ModelNotAllowed            403
+│   ├── ModelNotAllowed            403
+│   └── PriceUnknown               403
 ├── Refused                        as the app says
 ├── NotFound                       404
 ├── MethodNotAllowed               405
 ├── RequestTimeout                 408
 ├── PayloadTooLarge                413
+├── RateLimited                    429
 ├── UnsupportedMediaType           415
 ├── Unavailable                    503
 ├── InternalError                  500
@@ -54,6 +56,7 @@ class ProxyError(Exception):
         super().__init__(message)
         self.message = message
         self.param = param
+        self.extra: RawHeaders = []
 
     def body(self) -> bytes:
         """The OpenAI error object as JSON."""
@@ -114,6 +117,16 @@ class ModelNotAllowed(Forbidden):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
+        self.param = "model"
+
+
+class PriceUnknown(Forbidden):
+    """There is a limit of money, and nobody knows what the call would cost."""
+
+    code = "price_unknown"
+
+    def __init__(self) -> None:
+        super().__init__("What this call costs is not known, and your budget is limited.")
         self.param = "model"
 
 
@@ -183,6 +196,20 @@ class UnsupportedMediaType(ProxyError):
     status = 415
     type = "invalid_request_error"
     code = "unsupported_media_type"
+
+
+class RateLimited(ProxyError):
+    """`kind` is what there was too much of, as OpenAI names it: requests, tokens, a quota."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, kind: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.type = kind
+        self.retry_after = retry_after
+        if kind == "insufficient_quota":
+            self.code = kind
 
 
 class Unavailable(ProxyError):

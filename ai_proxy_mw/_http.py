@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._incoming import RequestBody
     from ai_proxy_mw._types import RawHeaders, Scope
+    from ai_proxy_mw.limiting.tally import Tally
     from ai_proxy_mw.schema.call import Call
 
 T = TypeVar("T")
@@ -153,7 +154,8 @@ class Request:
     the ASGI scope and `environ` the WSGI environment; the door that took the call sets one of
     them. `client` is the address that the call came from, and `app` the app behind the door, if
     there is one. Stages further in find what the stages before them made out: `endpoint`,
-    `identity` and its `subject`, and `call` where the body was read.
+    `identity` and its `subject`, `call` where the body was read, and the
+    `tally` of what is counted for it where there are limits.
 
     Where a route of the app has handed the call over, `from_route` is true, and the route has
     said who is calling (`identified`) or why nobody is let in (`refusal`).
@@ -178,6 +180,7 @@ class Request:
         "run_sync",
         "scope",
         "subject",
+        "tally",
     )
 
     def __init__(
@@ -212,6 +215,7 @@ class Request:
         self.identity: Identity | None = None
         self.subject = ""
         self.call: Call | None = None
+        self.tally: Tally | None = None
 
     def hand_over(self, identified: str | Identity | None, refusal: Exception | None) -> None:
         """Take what a route of the app has made out."""

@@ -8,6 +8,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
+from ai_proxy_mw._limits import Limit, limits_of
+
 MAX_SUBJECT = 256
 """The most characters of a subject: it becomes part of keys in stores and of log lines."""
 
@@ -21,16 +23,19 @@ class Identity:
 
     subject: the app's id of the caller; the key of limits, budgets, cache scope and metrics.
     scope: whose cached answers the caller shares; their own (`subject`) if None.
+    limits: the limits that hold for the caller, in the place of the proxy's own; those if None.
     models: the models that the caller may ask for, as names or patterns (`gpt-4.1*`); all if None.
     tags: what else records of the caller's calls shall hold, such as a team or a plan.
 
-    Raises TypeError for values of other types. A subject that is blank, longer than 256
-    characters or has control characters is answered with 401 when it is used.
+    Raises TypeError for values of other types, ConfigurationError for limits that are none. A
+    subject that is blank, longer than 256 characters or has control characters is answered with
+    401 when it is used.
     """
 
     subject: str
     _: KW_ONLY
     scope: str | None = None
+    limits: Iterable[str | Limit] | None = None
     models: Iterable[str] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -41,6 +46,8 @@ class Identity:
             )
         if self.scope is not None and not isinstance(self.scope, str):
             raise TypeError("Identity(scope=...): write text")
+        if self.limits is not None:
+            object.__setattr__(self, "limits", limits_of(self.limits))
         if self.models is not None:
             object.__setattr__(self, "models", _names(self.models))
         if self.tags:

@@ -8,9 +8,12 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from ai_proxy_mw._rounds import Rounds
+
+T = TypeVar("T")
 
 Closer = Callable[[], Awaitable[None]]
 
@@ -31,6 +34,10 @@ class LoopThread:
     def at_stop(self, owner: object, close: Closer) -> None:
         """Have `close` awaited before the loop ends; once for each owner."""
         self._closers[id(owner)] = close
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine, for a thread that has no loop of its own."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def stop(self) -> None:
         if self._thread.is_alive():

@@ -170,7 +170,12 @@ class _Call:
         try:
             response = await self._proxy.handle(self.request)
             await deliver(response, self._start, self._write)
-        except (ClientGone, Truncated):
+        except Truncated:
+            if self._head is not None:
+                # Some servers go on as if nothing were wrong unless the answer has begun.
+                await self._write(b"", False)
+            self._bridge.break_off()
+        except ClientGone:
             self._bridge.break_off()
         except asyncio.CancelledError:
             self._bridge.break_off()

@@ -36,6 +36,7 @@ from ai_proxy_mw import (
     Upstream,
 )
 from ai_proxy_mw import _loop as loop_module
+from ai_proxy_mw._errors import UpstreamDisconnected
 from ai_proxy_mw._loop import LoopThread, loop_thread
 from ai_proxy_mw._paths import below
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
@@ -204,6 +205,35 @@ def test_a_leaving_is_noticed_while_an_unwanted_body_still_comes() -> None:
     asyncio.run(app(scope, receive, send))
     assert sent[0]["status"] == 200
     assert sent[-1]["more_body"]  # it ended by the leaving
+
+
+class _Broken(Body):
+    """Breaks off at once, and has said nothing of it while it could."""
+
+    @property
+    def ended(self) -> bool:
+        return False
+
+    async def __anext__(self) -> bytes:
+        raise UpstreamDisconnected
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+class _BreaksOff(_Early):
+    async def send(self, outbound: Outbound) -> Response:
+        return Response(200, [(b"content-length", b"10")], _Broken())
+
+
+@pytest.mark.parametrize("door", IN_PROCESS)
+def test_an_answer_that_breaks_off_before_its_first_piece_keeps_nobody_waiting(door: str) -> None:
+    upstream = Upstream(base_url=FAKE_BASE_URL, transport=_BreaksOff())
+    with (
+        IN_PROCESS[door](AIProxy(upstream=upstream, anonymous=True)) as url,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        httpx.get(f"{url}/v1/models", timeout=10)
 
 
 def test_a_servers_own_cancellation_is_not_swallowed(fake: FakeUpstream) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
+import openai
 import pytest
 
+from ai_proxy_mw import hash_api_key
 from ai_proxy_mw.testing import FakeUpstream
 from tests.servers import ROOT, Process, serve_process
 
@@ -246,6 +250,74 @@ def test_the_page_needs_nothing_but_this_app(offline: Example) -> None:
         assert script.headers["content-type"].partition(";")[0] == "text/javascript"
 
 
+# -- scripts, of the FastAPI example ---------------------------------------------------------------
+
+TOKEN, OLD_TOKEN, LEFT_TOKEN = "token-of-alice", "old-token-of-alice", "token-of-mallory"
+TOKENS = f"alice={hash_api_key(TOKEN)}, alice={hash_api_key(OLD_TOKEN)},mallory=" + hash_api_key(
+    LEFT_TOKEN
+)
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[Example]:
+    fake = FakeUpstream()
+    with fake.serve() as server:
+        env = {"AI_PROXY_UPSTREAM": server.base_url, "AI_PROXY_API_KEY": KEY, "APP_TOKENS": TOKENS}
+        with start("fastapi", **env) as process:
+            yield Example(process, fake)
+
+
+@pytest.mark.parametrize("token", [TOKEN, OLD_TOKEN])
+def test_a_script_needs_nothing_but_its_token(scripted: Example, token: str) -> None:
+    scripted.fake.reset()
+    base_url = f"{scripted.process.url}/v1"
+    with openai.OpenAI(base_url=base_url, api_key=token, max_retries=0) as client:
+        said = client.chat.completions.create(
+            model="fake-1", messages=[{"role": "user", "content": "good morning"}]
+        )
+    assert said.choices[0].message.content == "You said: good morning"
+    [seen] = scripted.fake.requests
+    assert seen.header("authorization") == f"Bearer {KEY}"
+    assert token not in repr(seen.headers)
+
+
+@pytest.mark.parametrize("token", ["x", LEFT_TOKEN, hash_api_key(TOKEN), TOKEN.upper(), "\xfc"])
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_a_wrong_token_is_nobodys(scripted: Example, token: str, signed_in: bool) -> None:
+    scripted.fake.reset()
+    with scripted.user() if signed_in else scripted.visitor() as client:
+        authorization = f"Bearer {token}".encode("latin-1")
+        answer = client.get("/v1/models", headers={b"Authorization": authorization})
+    assert_refused(answer, 401, "invalid_api_key")
+    assert scripted.fake.requests == []
+
+
+def test_tokens_open_no_page_and_show_nowhere(scripted: Example) -> None:
+    with scripted.visitor() as visitor:
+        page = visitor.get("/", headers={"Authorization": f"Bearer {TOKEN}"})
+        assert page.status_code == 303
+    with scripted.user() as user:
+        shown = user.get("/").text + scripted.process.log
+    for secret in (TOKEN, LEFT_TOKEN, hash_api_key(TOKEN)):
+        assert secret not in shown
+
+
+def test_a_token_that_is_no_hash_stops_the_start() -> None:
+    said = pytest.raises(AssertionError, match="APP_TOKENS: write USER=sha256")
+    with said, start("fastapi", APP_TOKENS=f"alice={TOKEN}"):
+        raise AssertionError("it started")
+
+
+def test_the_readme_makes_a_token_that_fits() -> None:
+    readme = (EXAMPLES / "fastapi_app" / "README.md").read_text()
+    found = re.search(r"/python -c '(.*?)'$", readme, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    made = subprocess.run([sys.executable, "-c", found[1]], capture_output=True, check=True)
+    token, stored = made.stdout.decode().split()
+    assert len(token) >= 40
+    assert stored == hash_api_key(token)
+
+
 # -- in front of a real server -------------------------------------------------------------------
 
 
@@ -267,7 +339,7 @@ def test_a_stream_reaches_the_page_as_it_comes(online: Example) -> None:
 def test_the_upstream_sees_the_servers_key_and_nothing_of_the_user(online: Example) -> None:
     with online.user() as user:
         cookies = list(user.cookies.values())
-        own = {"Authorization": "Bearer of-the-browser", "Sec-Fetch-Site": "same-origin"}
+        own = {"Authorization": "Basic of-the-browser", "Sec-Fetch-Site": "same-origin"}
         assert user.post("/v1/chat/completions", json=CHAT, headers=own).status_code == 200
     seen = online.fake.wait_for_request()
     assert (seen.path, seen.json()) == ("/v1/chat/completions", CHAT)

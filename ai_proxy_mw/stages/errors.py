@@ -38,5 +38,6 @@ def answer(request: Request, error: ProxyError) -> Response:
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         *error.headers(),
+        *error.extra,
     ]
     return Response(error.status, headers, b"" if request.method == "HEAD" else body)

@@ -20,8 +20,10 @@ class ValidateStage:
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         identity = request.identity
-        if identity is not None and identity.models is not None:
+        restricted = identity is not None and identity.models is not None
+        if restricted or (request.tally is not None and request.tally.needs_call):
             await _read(request)
+        if identity is not None and restricted:
             _check_models(request, identity)
         return await handler(request)
 

@@ -93,12 +93,26 @@ class _FakeBody(Body):
         self._exchange = exchange
         self._clock = clock
         self._ended = False
+        self._first: bytes | None = None
 
     @property
     def ended(self) -> bool:
-        return self._ended
+        return self._ended and self._first is None
+
+    async def ready(self) -> None:
+        if self._first is None:
+            try:
+                self._first = await self._next()
+            except StopAsyncIteration:
+                pass  # and it is said again to who reads
 
     async def __anext__(self) -> bytes:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        return await self._next()
+
+    async def _next(self) -> bytes:
         if self._ended:
             raise StopAsyncIteration
         try:
@@ -119,5 +133,6 @@ class _FakeBody(Body):
         return piece
 
     async def aclose(self) -> None:
+        self._first = None
         self._ended = True
         self._exchange.end("disconnected")

@@ -6,18 +6,21 @@ import asyncio
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import parse_qs
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from starlette.middleware.sessions import SessionMiddleware
 
-import ai_proxy_mw
-from ai_proxy_mw import AIProxy, AIProxyMiddleware, Forbidden
+from ai_proxy_mw import AIProxy, from_route, hash_api_key
+from ai_proxy_mw.contrib.fastapi import proxy_router
 
 SHARED = Path(__file__).resolve().parent.parent  # the Flask example shows the same page
 
@@ -46,22 +49,32 @@ passwords_at_once = asyncio.Semaphore(4)
 templates = Jinja2Templates(SHARED / "templates")
 
 
-def refuse_other_sites(origin: str | None) -> None:
-    """Refuse what another site's page sends with our user's cookie (cross-site request forgery).
-
-    `origin` is the Sec-Fetch-Site header, which pages cannot forge. The cookie's SameSite=Lax
-    stands behind it for browsers that do not send the header. Clients that are no browsers do
-    not send it either; nobody makes those call against their will.
-    """
-    if origin not in (None, "same-origin", "none"):
-        raise Forbidden("Calls from other sites are not allowed.")
+def issued_tokens(text: str) -> list[tuple[str, str]]:
+    """Users and the hashes of their tokens, from `alice=sha256:...,bob=sha256:...`."""
+    pairs = [item.strip().partition("=") for item in text.split(",") if item.strip()]
+    if not all(re.fullmatch("sha256:[0-9a-f]{64}", stored) for _, _, stored in pairs):
+        raise ValueError("APP_TOKENS: write USER=sha256:..., as hash_api_key gives it")
+    return [(user, stored) for user, _, stored in pairs]
 
 
-async def current_user(call: ai_proxy_mw.Request) -> str | None:
-    """Who is calling the proxy: the user that this app's own session names."""
-    refuse_other_sites(call.headers.get("sec-fetch-site"))
-    assert call.scope is not None  # an ASGI call has one
-    return known_user(call.scope["session"].get("user"))
+TOKENS = issued_tokens(os.environ.get("APP_TOKENS", ""))
+bearer = HTTPBearer(auto_error=False, description="A token that this app has issued, for scripts")
+
+
+def owner_of(token: str) -> str | None:
+    """Whose token it is. All are compared, each in constant time."""
+    presented = hash_api_key(token)
+    owners = [user for user, stored in TOKENS if hmac.compare_digest(presented, stored)]
+    return owners[0] if owners else None
+
+
+async def current_user(
+    request: Request, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+) -> str | None:
+    """The user of a script's token, or else the one whom the session names."""
+    if sent is not None:
+        return known_user(owner_of(sent.credentials))
+    return known_user(request.session.get("user"))
 
 
 def known_user(name: object) -> str | None:
@@ -81,12 +94,11 @@ def is_password(stored: str, password: str) -> bool:
 proxy = AIProxy.from_env(
     # Offline until AI_PROXY_UPSTREAM names a provider; an empty variable counts as unset.
     {"AI_PROXY_UPSTREAM": "fake"} | {name: v for name, v in os.environ.items() if v.strip()},
-    identify=current_user,
+    identify=from_route,  # the routes below ask current_user
 )
 app = FastAPI(openapi_url=None)
 app.mount("/static", StaticFiles(directory=SHARED / "static"))
-# What is added last is outermost: a call must pass the session before it reaches the proxy.
-app.add_middleware(AIProxyMiddleware, proxy=proxy)
+app.include_router(proxy_router(proxy, identify=current_user))
 app.add_middleware(
     SessionMiddleware,
     # A random secret serves one process until it stops. Several workers need a common one.
@@ -101,12 +113,19 @@ def page(request: Request, name: str, status: int = 200, **values: str) -> Respo
     return templates.TemplateResponse(request, name, values, status, PAGE_HEADERS)
 
 
+def refuse_other_sites(request: Request) -> None:
+    """Refuse what another site's page sends with our user's cookie (cross-site request forgery).
+
+    Pages cannot forge Sec-Fetch-Site. The cookie's SameSite=Lax stands behind it for browsers
+    that do not send it. The proxy does the same for the calls to it.
+    """
+    if request.headers.get("sec-fetch-site") not in (None, "same-origin", "none"):
+        raise HTTPException(403, "Forms of other sites are not allowed.")
+
+
 async def form_fields(request: Request) -> dict[str, str]:
     """The fields of a form that our own page has sent."""
-    try:
-        refuse_other_sites(request.headers.get("sec-fetch-site"))
-    except Forbidden as error:
-        raise HTTPException(403, error.message) from None
+    refuse_other_sites(request)
     body = b""
     async for chunk in request.stream():
         body += chunk

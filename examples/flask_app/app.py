@@ -7,12 +7,20 @@ import secrets
 from datetime import timedelta
 from pathlib import Path
 
-from flask import Flask, Request, Response, abort, redirect, render_template, request, session
+from flask import Flask, Response, abort, redirect, render_template, request, session
 from flask.typing import ResponseReturnValue
+from flask_login import (
+    LoginManager,
+    UserMixin,
+    current_user,
+    login_required,
+    login_user,
+    logout_user,
+)
 from werkzeug.security import check_password_hash
 
-import ai_proxy_mw
-from ai_proxy_mw import AIProxy, AIProxyWSGIMiddleware, Forbidden
+from ai_proxy_mw import AIProxy, AIProxyWSGIMiddleware
+from ai_proxy_mw.contrib.flask import flask_identify, login_user_id
 
 SHARED = Path(__file__).resolve().parent.parent  # the FastAPI example shows the same page
 
@@ -46,47 +54,42 @@ app.config.update(
 )
 
 
-def refuse_other_sites(origin: str | None) -> None:
-    """Refuse what another site's page sends with our user's cookie (cross-site request forgery).
-
-    `origin` is the Sec-Fetch-Site header, which pages cannot forge. The cookie's SameSite=Lax
-    stands behind it for browsers that do not send the header. Clients that are no browsers do
-    not send it either; nobody makes those call against their will.
-    """
-    if origin not in (None, "same-origin", "none"):
-        raise Forbidden("Calls from other sites are not allowed.")
+class User(UserMixin):  # type: ignore[misc]  # Flask-Login has no types
+    def __init__(self, name: str) -> None:
+        self.id = name
 
 
-def current_user(call: ai_proxy_mw.Request) -> str | None:
-    """Who is calling the proxy: the user that this app's own session names."""
-    refuse_other_sites(call.headers.get("sec-fetch-site"))
-    assert call.environ is not None  # a WSGI call has one
-    # The proxy stands before Flask, where there is no request context yet.
-    opened = app.session_interface.open_session(app, Request(call.environ))
-    return known_user(opened.get("user")) if opened is not None else None
+def load_user(name: str) -> User | None:
+    """The user of a session, unless removed since the login."""
+    return User(name) if name in USERS else None
 
 
-def known_user(name: object) -> str | None:
-    """The user, unless removed since the login."""
-    return name if isinstance(name, str) and name in USERS else None
+def to_the_login() -> ResponseReturnValue:
+    return redirect("login", 303)
 
+
+logins = LoginManager(app)
+logins.user_loader(load_user)
+logins.unauthorized_handler(to_the_login)
 
 proxy = AIProxy.from_env(
     # Offline until AI_PROXY_UPSTREAM names a provider; an empty variable counts as unset.
     {"AI_PROXY_UPSTREAM": "fake"} | {name: v for name, v in os.environ.items() if v.strip()},
-    identify=current_user,
+    identify=flask_identify(app, login_user_id),
 )
 app.wsgi_app = AIProxyWSGIMiddleware(app.wsgi_app, proxy=proxy)  # type: ignore[method-assign]
 
 
 @app.before_request
 def refuse_forged_forms() -> None:
-    if request.method != "POST":
-        return
-    try:
-        refuse_other_sites(request.headers.get("sec-fetch-site"))
-    except Forbidden as error:
-        abort(403, error.message)
+    """Refuse forms that another site's page sends (cross-site request forgery).
+
+    Sec-Fetch-Site is a header that pages cannot forge. The cookie's SameSite=Lax stands behind
+    it for browsers that do not send the header.
+    """
+    site = request.headers.get("sec-fetch-site", "none")
+    if request.method == "POST" and site not in ("same-origin", "none"):
+        abort(403, "Calls from other sites are not allowed.")
 
 
 @app.after_request
@@ -97,13 +100,11 @@ def add_page_headers(response: Response) -> Response:
 
 
 @app.get("/")
+@login_required  # type: ignore[untyped-decorator]
 def chat() -> ResponseReturnValue:
-    user = known_user(session.get("user"))
-    if user is None:
-        return redirect("login", 303)
     return render_template(
         "chat.html",
-        user=user,
+        user=current_user.id,
         model=os.environ.get("APP_MODEL") or "fake-1",
         base_urls=proxy.prefix.lstrip("/"),
     )
@@ -120,12 +121,13 @@ def login() -> ResponseReturnValue:
     if not check_password_hash(USERS.get(user, NOBODY), password) or user not in USERS:
         return render_template("login.html", error="This user and password do not fit."), 403
     session.clear()
-    session["user"] = user
+    login_user(User(user))
     session.permanent = True  # ends after PERMANENT_SESSION_LIFETIME
     return redirect(".", 303)
 
 
 @app.post("/logout")
 def logout() -> ResponseReturnValue:
+    logout_user()
     session.clear()
     return redirect("login", 303)

@@ -6,7 +6,9 @@ Needs Debian's `chromium` and `chromium-driver`, as `test_page.py` does.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from ai_proxy_mw import CORS, AIProxy, Request
 from ai_proxy_mw.testing import FakeUpstream
 from tests.browser.test_page import FLAGS
 from tests.conftest import IN_PROCESS
-from tests.servers import serve_wsgi
+from tests.servers import gunicorn, serve_process, serve_wsgi
 
 # `call` fills `window.seen` as the answer comes; nothing in it waits.
 PAGE = """<!doctype html><title>elsewhere</title><link rel="icon" href="data:,"><script>
@@ -82,21 +84,43 @@ def _signed_in(request: Request) -> str | None:
     return request.cookies.get("user")
 
 
-@pytest.fixture(params=IN_PROCESS)
+@contextmanager
+def _in_process(door: str, upstream: str, elsewhere: str) -> Iterator[str]:
+    proxy = AIProxy(
+        upstream=upstream,
+        identify=_signed_in,
+        cors=CORS(allow_origins=[elsewhere], allow_credentials=True),
+    )
+    with IN_PROCESS[door](proxy) as url:
+        yield f"{url}/v1"
+
+
+@contextmanager
+def _gunicorn(mount: str, upstream: str, elsewhere: str) -> Iterator[str]:
+    env = {"AI_PROXY_UPSTREAM": upstream, "PAGE_ORIGIN": elsewhere}
+    command = gunicorn("tests.apps.flask_users_app:app", "-k", "gthread", "--threads", "8")
+    with serve_process(command, env) as process:
+        yield f"{process.url}/{mount}/v1"
+
+
+# Given the upstream and the page's origin, they serve the proxy and give its URL.
+APPS: dict[str, Callable[[str, str], AbstractContextManager[str]]] = {
+    "uvicorn": partial(_in_process, "uvicorn"),
+    "werkzeug": partial(_in_process, "werkzeug"),
+    "gunicorn-before": partial(_gunicorn, "before"),  # a middleware that asks the app
+    "gunicorn-inside": partial(_gunicorn, "inside"),  # a route of the app
+}
+
+
+@pytest.fixture(params=APPS)
 def v1(
     request: pytest.FixtureRequest, fake: FakeUpstream, elsewhere: str, browser: Chrome
 ) -> Iterator[str]:
     """The app that lets that origin in, with a user signed in; the page is open."""
-    with fake.serve() as upstream:
-        proxy = AIProxy(
-            upstream=upstream.base_url,
-            identify=_signed_in,
-            cors=CORS(allow_origins=[elsewhere], allow_credentials=True),
-        )
-        with IN_PROCESS[request.param](proxy) as url:
-            browser.get(elsewhere)
-            browser.add_cookie({"name": "user", "value": "alice"})  # ports share their cookies
-            yield f"{url}/v1"
+    with fake.serve() as upstream, APPS[request.param](upstream.base_url, elsewhere) as url:
+        browser.get(elsewhere)
+        browser.add_cookie({"name": "user", "value": "alice"})  # ports share their cookies
+        yield url
 
 
 def _call(browser: Chrome, v1: str, *, stream: bool = False, credentials: str = "include") -> None:

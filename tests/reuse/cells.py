@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from tests.reuse import starlette_cells
+from tests.reuse import (
+    django_cells,
+    fastapi_cells,
+    flask_cells,
+    starlette_cells,
+    subrequest_cells,
+)
 from tests.reuse.cell import Cell
 
-CELLS: list[Cell] = [*starlette_cells.CELLS]
+CELLS: list[Cell] = [
+    *django_cells.CELLS,
+    *fastapi_cells.CELLS,
+    *flask_cells.CELLS,
+    *starlette_cells.CELLS,
+    *subrequest_cells.CELLS,
+]
