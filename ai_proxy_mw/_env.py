@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ai_proxy_mw import __version__
 from ai_proxy_mw._api_keys import ApiKeys
+from ai_proxy_mw._clients import TrustedProxies
 from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._errors import ConfigurationError
+from ai_proxy_mw._limits import Limit, limits_of
 from ai_proxy_mw._paths import check_prefix
+from ai_proxy_mw.limiting.books import Books
 
 if TYPE_CHECKING:
     from ai_proxy_mw._proxy import ProxyOptions
@@ -24,8 +27,6 @@ _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 # it: who sets a limit must not run without.
 _NOT_YET = {
     "AI_PROXY_UPSTREAMS": "several upstreams",
-    "AI_PROXY_LIMITS": "rate limits",
-    "AI_PROXY_LIMITS_STORAGE": "rate limits",
     "AI_PROXY_CACHE": "a cache",
     "AI_PROXY_CACHE_TTL": "a cache",
     "AI_PROXY_CACHE_SCOPE": "a cache",
@@ -138,6 +139,30 @@ def _cors(value: str) -> CORS:
     return CORS(allow_origins=[origin.strip() for origin in value.split(",")])
 
 
+def _networks(value: str) -> list[str]:
+    networks = [network.strip() for network in value.split(",")]
+    TrustedProxies(networks)
+    return networks
+
+
+def _limits(value: str) -> tuple[Limit, ...]:
+    return limits_of([value.strip(" ;,|")])
+
+
+def _storage(value: str) -> str:
+    Books(value)
+    return value
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in words:
+            raise ConfigurationError(f"{value!r}: write one of {', '.join(words)}")
+        return value
+
+    return parse
+
+
 def _fake(found: dict[str, Any]) -> Upstream:
     from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream  # noqa: PLC0415 - seldom needed
 
@@ -159,5 +184,10 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AI_PROXY_PREFIX": ("prefix", check_prefix),
     "AI_PROXY_MAX_BODY": ("max_body", _size),
     "AI_PROXY_TIMEOUTS": ("timeouts", _timeouts),
+    "AI_PROXY_TRUSTED_PROXIES": ("trusted_proxies", _networks),
+    "AI_PROXY_NAME": ("name", str),
+    "AI_PROXY_LIMITS": ("limits", _limits),
+    "AI_PROXY_LIMITS_STORAGE": ("limits_storage", _storage),
+    "AI_PROXY_ON_STORE_FAILURE": ("on_store_failure", _choice("allow", "deny", "memory")),
     "AI_PROXY_CORS_ORIGINS": ("cors", _cors),
 }

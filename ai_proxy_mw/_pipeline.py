@@ -1,6 +1,7 @@
 """The order of the corridor, written once.
 
-    door → cors → errors → endpoint → cross_site → identity → validate → relay → upstream
+    door → cors → errors → endpoint → cross_site → identity
+        → rate_limit → validate → budget → relay → upstream
 
 A stage takes the request and the handler behind it, and answers.
 """
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ai_proxy_mw.stages.budget import BudgetStage
 from ai_proxy_mw.stages.cors import CorsStage
 from ai_proxy_mw.stages.endpoint import EndpointStage
 from ai_proxy_mw.stages.errors import errors
 from ai_proxy_mw.stages.identity import IdentityStage
+from ai_proxy_mw.stages.rate_limit import RateLimitStage
 from ai_proxy_mw.stages.relay import Relay
 from ai_proxy_mw.stages.validate import ValidateStage
 
@@ -21,12 +24,16 @@ if TYPE_CHECKING:
     from ai_proxy_mw._endpoints import Endpoints
     from ai_proxy_mw._identify import AsyncIdentify
     from ai_proxy_mw._types import Handler, Stage
+    from ai_proxy_mw.accounting.costs import Costs
+    from ai_proxy_mw.limiting.limiter import Limiter
 
 
 def build(
     *,
     endpoints: Endpoints,
     identify: AsyncIdentify,
+    limiter: Limiter,
+    costs: Costs,
     relay: Relay,
     cors: CORS | None = None,
     cross_site: Stage | None = None,
@@ -38,7 +45,9 @@ def build(
         EndpointStage(endpoints),
         cross_site,
         IdentityStage(identify),
+        RateLimitStage(limiter),
         ValidateStage(),
+        BudgetStage(costs),
     ]
     handler: Handler = relay
     for stage in reversed(corridor):

@@ -15,7 +15,11 @@ from ai_proxy_mw._header_rules import Outward
 from ai_proxy_mw._identify import choose, from_route
 from ai_proxy_mw._paths import check_prefix
 from ai_proxy_mw._pipeline import build
+from ai_proxy_mw.accounting.costs import Costs, Estimator
+from ai_proxy_mw.accounting.prices import Prices
+from ai_proxy_mw.limiting.limiter import FindLimits, Limiter, Limits, OnStoreFailure
 from ai_proxy_mw.stages.cross_site import CrossSiteStage
+from ai_proxy_mw.stages.rate_limit import STATUS
 from ai_proxy_mw.stages.relay import Relay
 from ai_proxy_mw.upstream.native import NativeTransport
 
@@ -40,6 +44,13 @@ class ProxyOptions(TypedDict, total=False):
     anonymous: bool
     trusted_proxies: Iterable[str]
     trusted_origins: Iterable[str]
+    limits: Limits | FindLimits
+    limits_storage: object | None
+    on_store_failure: OnStoreFailure
+    limits_endpoint: bool
+    prices: Prices | None
+    estimate: Estimator | None
+    name: str
     prefix: str
     endpoints: Iterable[str]
     forward_headers: Iterable[str]
@@ -58,6 +69,15 @@ class AIProxy:
     anonymous: True admits everybody; the subject is then the caller's address.
     trusted_proxies: the networks of the reverse proxies whose word on that address is taken.
     trusted_origins: other sites whose pages may use your users' cookies, besides those of `cors`.
+    limits: how much callers may use: texts like `"100/minute"` and `Limit`s, or a function of the
+        request that gives them.
+    limits_storage: where it is counted: a URI or asynchronous storage of the `limits` library;
+        in this process if None.
+    on_store_failure: while that does not answer: "allow", "deny" or count in "memory".
+    limits_endpoint: whether callers may ask how their limits stand, at `GET {prefix}/_limits`.
+    prices: what models cost; needed for limits of dollars.
+    estimate: a function `(Call) -> Estimate` of what a call may use, in the place of ours.
+    name: of the app. Apps of one name that use one storage count together.
     prefix: the path under which the proxy lives.
     endpoints: what may be relayed; see `DEFAULT_ENDPOINTS`.
     forward_headers: request headers to pass on besides those every provider knows.
@@ -80,6 +100,13 @@ class AIProxy:
         anonymous: bool = False,
         trusted_proxies: Iterable[str] = (),
         trusted_origins: Iterable[str] = (),
+        limits: Limits | FindLimits = (),
+        limits_storage: object | None = None,
+        on_store_failure: OnStoreFailure = "memory",
+        limits_endpoint: bool = False,
+        prices: Prices | None = None,
+        estimate: Estimator | None = None,
+        name: str = "default",
         prefix: str = "/v1",
         endpoints: Iterable[str] = DEFAULT_ENDPOINTS,
         forward_headers: Iterable[str] = (),
@@ -94,7 +121,10 @@ class AIProxy:
         self.upstream = _upstream(upstream, api_key, timeouts)
         self.prefix = check_prefix(prefix)
         self.max_body = max_body
-        self.endpoints = Endpoints(endpoints)
+        self.endpoints = Endpoints(_with_status(endpoints) if limits_endpoint else endpoints)
+        self.limits = Limiter(
+            limits, name=name, storage=limits_storage, on_failure=on_store_failure
+        )
         self.by_route = identify is from_route
         self._proxies = TrustedProxies(trusted_proxies)
         self._transport = _transport(self.upstream)
@@ -102,6 +132,8 @@ class AIProxy:
             endpoints=self.endpoints,
             cross_site=CrossSiteStage(cors, trusted_origins) if identify is not None else None,
             identify=choose(identify, api_keys, anonymous),
+            limiter=self.limits,
+            costs=Costs(prices or Prices(), estimate),
             relay=Relay(self.upstream, self._transport, Outward(self.upstream, forward_headers)),
             cors=cors,
         )
@@ -125,6 +157,7 @@ class AIProxy:
 
     async def aclose(self) -> None:
         """Close the connections that the running event loop has open."""
+        await self.limits.aclose()
         await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
@@ -170,6 +203,10 @@ def require_by_route(proxy: AIProxy) -> None:
         raise ConfigurationError(
             "a route says who is calling: give its proxy identify=from_route and nothing else"
         )
+
+
+def _with_status(endpoints: Iterable[str]) -> Iterable[str]:
+    return endpoints if isinstance(endpoints, str) else {*endpoints, STATUS}
 
 
 def _upstream(upstream: str | Upstream, api_key: str | None, timeouts: Timeouts | None) -> Upstream:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ai_proxy_mw import CORS, AIProxy, ConfigurationError, Timeouts, Upstream
+from ai_proxy_mw import CORS, AIProxy, ConfigurationError, Limit, Timeouts, Upstream
 from ai_proxy_mw._env import read
 
 URL = "http://127.0.0.1:1/v1"
@@ -24,7 +24,11 @@ def test_each_variable_becomes_its_argument() -> None:
             "AI_PROXY_TIMEOUTS": "connect=5, first_byte=60,idle=120,total=600.5",
             "AI_PROXY_CORS_ORIGINS": "https://app.example, http://localhost:3000",
             "AI_PROXY_CACHE": "off",
-            "AI_PROXY_LIMITS": " ",
+            "AI_PROXY_LIMITS": "100/minute; 50000 tokens/minute; 5 usd/day; 8 concurrent;",
+            "AI_PROXY_LIMITS_STORAGE": "redis://localhost:6379",
+            "AI_PROXY_ON_STORE_FAILURE": "deny",
+            "AI_PROXY_NAME": "shop",
+            "AI_PROXY_TRUSTED_PROXIES": "10.0.0.0/8, unix",
             "HOME": "/",
         },
         {},
@@ -36,6 +40,16 @@ def test_each_variable_becomes_its_argument() -> None:
         "prefix": "/ai/v1",
         "max_body": 64 << 20,
         "timeouts": Timeouts(connect=5, first_byte=60, idle=120, total=600.5),
+        "limits": (
+            Limit("100/minute"),
+            Limit("50000/minute", of="tokens"),
+            Limit("5/day", of="usd"),
+            Limit("8", of="concurrent"),
+        ),
+        "limits_storage": "redis://localhost:6379",
+        "on_store_failure": "deny",
+        "name": "shop",
+        "trusted_proxies": ["10.0.0.0/8", "unix"],
         "cors": CORS(allow_origins=["https://app.example", "http://localhost:3000"]),
     }
 
@@ -71,8 +85,12 @@ def test_sizes(text: str, size: int) -> None:
         ("AI_PROXY_TIMEOUTS", "connect=5,connect=6"),
         ("AI_PROXY_TIMEOUTS", "connect=-5"),
         ("AI_PROXY_UPSTREAMS", "[]"),
-        ("AI_PROXY_LIMITS", "100/minute"),
-        ("AI_PROXY_LIMITS_STORAGE", "memory://"),
+        ("AI_PROXY_LIMITS", "100"),
+        ("AI_PROXY_LIMITS", "5 apples/day"),
+        ("AI_PROXY_LIMITS_STORAGE", "redis:user:sk-a@host"),
+        ("AI_PROXY_LIMITS_STORAGE", "oracle://user:sk-a@host"),
+        ("AI_PROXY_ON_STORE_FAILURE", "hope"),
+        ("AI_PROXY_TRUSTED_PROXIES", "10.0.0.0/8,somewhere"),
         ("AI_PROXY_CACHE", "memory"),
         ("AI_PROXY_CACHE_TTL", "60"),
         ("AI_PROXY_CACHE_SCOPE", "shared"),

@@ -381,12 +381,20 @@ def test_a_stream_that_is_cut_says_so(serve: Serve, fault: str) -> None:
     assert b"[DONE]" not in received
 
 
-@pytest.mark.parametrize("fault", ["headers", "chunk:3"])
+def test_a_download_that_breaks_off_before_its_first_piece_is_502(serve: Serve) -> None:
+    with serve() as site:
+        site.fake.disconnect(after="headers")
+        answer = site.get("/v1/files/f-1/content")
+        assert answer.status_code == 502
+        assert answer.json()["error"]["code"] == "upstream_disconnected"
+        assert site.get("/v1/models").status_code == 200
+
+
 def test_a_download_that_is_cut_is_not_ended_as_if_whole(
-    serve: Serve, fault: str, caplog: pytest.LogCaptureFixture
+    serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serve() as site:
-        site.fake.disconnect(after=fault)
+        site.fake.disconnect(after="chunk:3")
         sock = _connect(site)
         sock.sendall(b"GET /v1/files/f-1/content HTTP/1.1\r\nhost: site\r\n\r\n")
         received = b""

@@ -1,0 +1,89 @@
+"""What a call is expected to use, and what it has used, in the units that limits count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ai_proxy_mw._errors import PriceUnknown
+from ai_proxy_mw._limits import Limit
+from ai_proxy_mw.accounting.estimate import Estimate, estimate
+from ai_proxy_mw.accounting.prices import Price, Prices, cost
+from ai_proxy_mw.accounting.usage import Usage
+from ai_proxy_mw.schema.call import Call, runs_a_model
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._http import Request
+    from ai_proxy_mw.limiting.tally import Cost
+
+Estimator = Callable[[Call], Estimate]
+
+_FREE = ("POST /messages/count_tokens", "POST /moderations")
+
+_UNSEEN = Estimate(input_tokens=1000, output_tokens=4096)
+"""Of a call that cannot be read, such as an upload."""
+
+
+class Costs:
+    """Estimates and prices, ready for each call."""
+
+    def __init__(self, prices: Prices, estimator: Estimator | None) -> None:
+        self._prices = prices
+        self._estimate = estimator or estimate
+
+    def bill(self, request: Request) -> Bill:
+        """What a call may cost."""
+        call = request.call
+        if not runs_a_model(request.endpoint) or request.endpoint in _FREE:
+            return Bill(Estimate(input_tokens=0, output_tokens=0), None, runs=False)
+        expected = _UNSEEN if call is None else self._estimate(call)
+        model = None if call is None else call.model
+        return Bill(expected, None if model is None else self._prices.of(model), runs=True)
+
+
+class Bill:
+    """The costs of one call, as functions of the limit that counts them."""
+
+    __slots__ = ("_expected", "_price", "_runs")
+
+    def __init__(self, expected: Estimate, price: Price | None, *, runs: bool) -> None:
+        self._expected = expected
+        self._price = price
+        self._runs = runs
+
+    def expected(self, limit: Limit) -> int:
+        """What to reserve; of what is counted at all at least 1. Raises PriceUnknown."""
+        if limit.of in ("requests", "concurrent"):
+            return 1
+        if not self._runs:
+            return 0
+        if limit.of == "usd" and self._price is None:
+            raise PriceUnknown
+        tokens = self._expected
+        return max(1, self._amount(limit, Usage(tokens.input_tokens, tokens.output_tokens)))
+
+    def asked(self, limit: Limit) -> int:
+        """What was asked, where nothing of an answer is known."""
+        return self._amount(limit, Usage(self._expected.input_tokens, 0))
+
+    def nothing(self, limit: Limit) -> int:  # noqa: ARG002 - whatever it counts
+        """What a call costs that has not reached a model."""
+        return 0
+
+    def used(self, usage: Usage | None) -> Cost:
+        """What a call has cost. Without a report, what went in is our estimate."""
+        if usage is None:
+            return self.asked
+        if not usage.measured:
+            usage = Usage(self._expected.input_tokens, usage.output_tokens)
+        return partial(self._amount, usage=usage)
+
+    def _amount(self, limit: Limit, usage: Usage) -> int:
+        if limit.of == "usd":
+            return 0 if self._price is None else cost(self._price, usage)
+        return {
+            "tokens": usage.input_tokens + usage.output_tokens,
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+        }[limit.of]

@@ -1,0 +1,1 @@
+"""Counting what callers use, in the storages of the `limits` library."""

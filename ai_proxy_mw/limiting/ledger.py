@@ -1,0 +1,155 @@
+"""Takes from counts and gives back, in any storage of the `limits` library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from ai_proxy_mw._limits import Limit
+from ai_proxy_mw.limiting.windows import LEASE, Position, used, wait
+
+
+class Store(Protocol):
+    """What is used of a storage; `limits.aio.storage.Storage` has it."""
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int: ...
+
+    async def get(self, key: str) -> int: ...
+
+    async def clear(self, key: str) -> None: ...
+
+
+class Standing(NamedTuple):
+    """How a limit stands for somebody."""
+
+    limit: Limit
+    remaining: int
+    reset: float
+    """Seconds until the limit is whole again, if nothing more is used."""
+    wait: int = 0
+    """Seconds until what was asked would fit; 0 if it did."""
+    reserved: int = 0
+    """What calls under way in this process hold and may give back."""
+
+
+class Taken(NamedTuple):
+    """An amount that was taken, and where, so that it can be given back there."""
+
+    limit: Limit
+    base: str
+    key: str
+    amount: int
+
+
+class Ledger:
+    """Exact under concurrency with nothing but an atomic increment: who adds first and looks then
+    can never pass on a remainder that another has taken; who does not fit takes it back.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._moving = _Moving(store, clock)
+
+    async def take(self, limit: Limit, base: str, amount: int) -> tuple[Taken | None, Standing]:
+        """Take an amount if there is as much; None and how long to wait if there is not."""
+        if limit.strategy == "moving":
+            return await self._moving.take(limit, base)
+        position = Position.at(limit, self._clock())
+        key = _key(base, position.number)
+        previous = await self._previous(base, position)
+        current = await self._store.incr(key, _kept(limit), amount)
+        count = used(position, current, previous)
+        if count <= limit.amount:
+            standing = Standing(limit, limit.amount - count, _reset(limit, position, current))
+            return Taken(limit, base, key, amount), standing
+        await self._back(limit, key, amount)
+        current -= amount
+        remaining = max(0, limit.amount - used(position, current, previous))
+        seconds = wait(limit, position, current, previous, amount)
+        return None, Standing(limit, remaining, _reset(limit, position, current), seconds)
+
+    async def settle(self, taken: Taken, amount: int) -> None:
+        """Make what was taken the amount that was used."""
+        more = amount - taken.amount
+        if more > 0:
+            # Now, and not when the call began: that window may be over.
+            number = Position.at(taken.limit, self._clock()).number
+            await self._store.incr(_key(taken.base, number), _kept(taken.limit), more)
+        elif more and taken.key:
+            await self._back(taken.limit, taken.key, -more)
+
+    async def standing(self, limit: Limit, base: str) -> Standing:
+        """How the limit stands, nothing taken."""
+        if limit.strategy == "moving":
+            return await self._moving.standing(limit, base)
+        position = Position.at(limit, self._clock())
+        previous = await self._previous(base, position)
+        current = await self._store.get(_key(base, position.number))
+        remaining = max(0, limit.amount - used(position, current, previous))
+        return Standing(limit, remaining, _reset(limit, position, current or previous))
+
+    async def reset(self, limit: Limit, base: str) -> None:
+        """Forget what was used."""
+        number = Position.at(limit, self._clock()).number if limit.strategy != "moving" else 0
+        for key in (base, _key(base, number), _key(base, number - 1)):
+            await self._store.clear(key)
+
+    async def renew(self, taken: Taken) -> Taken:
+        """Hold a place of `concurrent` for another lease; call it once in each LEASE."""
+        number = Position.at(taken.limit, self._clock()).number
+        key = _key(taken.base, number)
+        if key == taken.key:
+            return taken
+        # First the new, then the old: another must not slip in between.
+        await self._store.incr(key, _kept(taken.limit), taken.amount)
+        await self._back(taken.limit, taken.key, taken.amount)
+        return taken._replace(key=key)
+
+    async def _previous(self, base: str, position: Position) -> int:
+        if not position.share:
+            return 0
+        return max(0, await self._store.get(_key(base, position.number - 1)))
+
+    async def _back(self, limit: Limit, key: str, amount: int) -> None:
+        decr = getattr(self._store, "decr", None)
+        if decr is not None:
+            await decr(key, amount)  # Memcached counts down only so
+        else:
+            await self._store.incr(key, _kept(limit), -amount)
+
+
+class _Moving:
+    """Requests by their times, with the strategy of the `limits` library."""
+
+    def __init__(self, store: Any, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def take(self, limit: Limit, base: str) -> tuple[Taken | None, Standing]:
+        fits = await self._store.acquire_entry(base, limit.amount, limit.window)
+        standing = await self.standing(limit, base)
+        if fits:
+            return Taken(limit, base, "", 1), standing
+        seconds = max(1, min(limit.window, -int(-standing.reset // 1)))
+        return None, standing._replace(remaining=0, wait=seconds)
+
+    async def standing(self, limit: Limit, base: str) -> Standing:
+        start, count = await self._store.get_moving_window(base, limit.amount, limit.window)
+        reset = start + limit.window - self._clock() if count else 0.0
+        return Standing(limit, max(0, limit.amount - count), max(0.0, reset))
+
+
+def _key(base: str, number: int) -> str:
+    return f"{base}:{number}"
+
+
+def _kept(limit: Limit) -> int:
+    # The window after it still reads it, and what is given back late must find it.
+    return 3 * (limit.window or LEASE)
+
+
+def _reset(limit: Limit, position: Position, current: int) -> float:
+    if not limit.window or not current:
+        return 0.0
+    return position.left + (limit.window if limit.strategy == "sliding" else 0)

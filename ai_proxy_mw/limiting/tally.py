@@ -1,0 +1,170 @@
+"""What one call has taken from its limits, and what it gives back when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ai_proxy_mw._errors import RateLimited
+from ai_proxy_mw._limits import MICRO, Limit
+from ai_proxy_mw.limiting import keys
+from ai_proxy_mw.limiting.guard import StoreDown
+from ai_proxy_mw.limiting.leases import Lease
+from ai_proxy_mw.limiting.ledger import Standing, Taken
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._http import Request
+    from ai_proxy_mw.limiting.books import Book
+    from ai_proxy_mw.limiting.limiter import Limiter
+
+Cost = Callable[[Limit], int]
+"""How much of what a limit counts."""
+
+_UNITS = {"input_tokens": "input tokens", "output_tokens": "output tokens"}
+
+
+class Tally:
+    """One for each call that has limits. Everything is taken and settled in its event loop."""
+
+    def __init__(self, limiter: Limiter, request: Request, limits: tuple[Limit, ...]) -> None:
+        self._limiter = limiter
+        self._request = request
+        self._limits = limits
+        self._taken: list[tuple[Book, Taken]] = []
+        self._leases: list[tuple[Book, Lease]] = []
+        self.standings: list[Standing] = []
+
+    @property
+    def needs_call(self) -> bool:
+        """Whether a limit can only be counted when the call is known."""
+        return any(limit.needs_call for limit in self._limits)
+
+    async def take_early(self) -> None:
+        """Count what needs no look at the body. Raises RateLimited and Unavailable."""
+        await self._take([limit for limit in self._limits if not limit.needs_call], _one)
+
+    async def take_late(self, cost: Cost) -> None:
+        """Reserve what the call may cost. Raises RateLimited and Unavailable."""
+        await self._take([limit for limit in self._limits if limit.needs_call], cost)
+
+    def settle(self, cost: Cost) -> None:
+        """Make what was reserved what was used. What is counted by calls stays counted."""
+        taken, self._taken = self._taken, []
+        for book, each in taken:
+            self._limiter.reserved[each.base] -= each.amount
+            if self._limiter.reserved[each.base] <= 0:
+                del self._limiter.reserved[each.base]
+            amount = cost(each.limit)
+            if amount != each.amount:
+                book.leases.later(_settle(book, each, amount))
+
+    def release(self) -> None:
+        """Free the places of `concurrent`."""
+        leases, self._leases = self._leases, []
+        for book, lease in leases:
+            book.leases.release(lease)
+
+    async def _take(self, limits: list[Limit], cost: Cost) -> None:
+        call = self._request.call
+        model = None if call is None else call.model
+        wanted = [
+            (limit, self._limiter.base(limit, who))
+            for limit in limits
+            if limit.covers(self._request.endpoint, model)
+            and cost(limit)
+            and (who := keys.owner(limit, self._request)) is not None
+        ]
+        if wanted:
+            refused = await self._from_a_book(wanted, cost)
+            if refused is not None:
+                raise _error(refused, cost(refused.limit))
+
+    async def _from_a_book(self, wanted: list[tuple[Limit, str]], cost: Cost) -> Standing | None:
+        book: Book | None = self._limiter.books.here()
+        assert book is not None
+        if book.guard is None:
+            return await self._from(book, wanted, cost)
+        asking = asyncio.create_task(book.guard.ask(partial(self._from, book, wanted, cost)))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # The store may have done it already. It must be known what was taken, to give it back.
+            book.leases.later(self._abandon(asking))
+            raise
+        except StoreDown:
+            book = self._limiter.instead()
+            return None if book is None else await self._from(book, wanted, cost)
+
+    async def _from(
+        self, book: Book, wanted: list[tuple[Limit, str]], cost: Cost
+    ) -> Standing | None:
+        """Take from all of them or from none; the one that has too little, if there is one."""
+        standings = []
+        got: list[Taken] = []
+        for limit, base in wanted:
+            taken, standing = await book.ledger.take(limit, base, cost(limit))
+            standings.append(standing)
+            if taken is None:
+                self.standings += standings
+                for each in got:
+                    await book.ledger.settle(each, 0)
+                return standing
+            got.append(taken)
+        self.standings += standings
+        for each in got:
+            self._keep(book, each)
+        return None
+
+    async def _abandon(self, asking: asyncio.Task[Standing | None]) -> None:
+        try:
+            await asking
+        finally:
+            self.settle(_nothing)
+            self.release()
+
+    def _keep(self, book: Book, taken: Taken) -> None:
+        if taken.limit.of == "concurrent":
+            self._leases.append((book, book.leases.hold(taken)))
+        elif taken.limit.of != "requests":
+            self._limiter.reserved[taken.base] += taken.amount
+            self._taken.append((book, taken))
+
+
+def _one(limit: Limit) -> int:  # noqa: ARG001 - a call is one of whatever counts calls
+    return 1
+
+
+def _nothing(limit: Limit) -> int:  # noqa: ARG001 - whatever it counts
+    return 0
+
+
+async def _settle(book: Book, taken: Taken, amount: int) -> None:
+    if book.guard is None:
+        await book.ledger.settle(taken, amount)
+    else:
+        await book.guard.ask(partial(book.ledger.settle, taken, amount))
+
+
+def _error(standing: Standing, cost: int) -> RateLimited:
+    limit = standing.limit
+    kind = {"usd": "insufficient_quota", "requests": "requests", "concurrent": "requests"}
+    if limit.of == "concurrent":
+        text = f"You have {limit.amount} calls under way, which is as many as you may have"
+    elif cost > limit.amount:
+        text = f"This call alone may cost {_amount(limit, cost)}, which is more than the limit"
+    else:
+        text = f"You have used the {_amount(limit, limit.amount)} that you may"
+    within = f" in {limit.window} seconds" if limit.window else ""
+    return RateLimited(
+        f"{text}{within}. Try again in {standing.wait} s.",
+        kind=kind.get(limit.of, "tokens"),
+        retry_after=standing.wait,
+    )
+
+
+def _amount(limit: Limit, amount: int) -> str:
+    if limit.of == "usd":
+        return f"${amount / MICRO:.2f}"
+    return f"{amount} {_UNITS.get(limit.of, limit.of)}"
