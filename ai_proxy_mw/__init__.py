@@ -13,6 +13,8 @@ from ai_proxy_mw._identity import Identity
 from ai_proxy_mw._limits import Limit
 from ai_proxy_mw._proxy import AIProxy, ProxyOptions
 from ai_proxy_mw._subrequest import SubrequestIdentify
+from ai_proxy_mw.accounting.estimate import Estimate
+from ai_proxy_mw.accounting.prices import Price, Prices
 from ai_proxy_mw.asgi import AIProxyMiddleware
 from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
 from ai_proxy_mw.upstream.native import NativeTransport
@@ -27,6 +29,7 @@ __all__ = [
     "Body",
     "ConfigurationError",
     "Ending",
+    "Estimate",
     "Forbidden",
     "Headers",
     "Identity",
@@ -35,6 +38,8 @@ __all__ = [
     "Observer",
     "Origin",
     "Outbound",
+    "Price",
+    "Prices",
     "ProxyError",
     "ProxyOptions",
     "Request",

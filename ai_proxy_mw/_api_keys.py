@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ class ApiKeys:
     """
 
     def __init__(self, issued: IssuedKeys) -> None:
-        self._secret = secrets.token_bytes(32)
+        self._secret = os.urandom(32)
         self._subjects: dict[bytes, str] = {}
         for subject, keys in issued.items():
             if not isinstance(subject, str) or not subject.strip():

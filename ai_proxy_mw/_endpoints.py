@@ -68,13 +68,14 @@ _ENDPOINT = re.compile(
 class Endpoints:
     """Finds the endpoint of a path. Raises ConfigurationError for one that cannot be read.
 
-    `written` are all of them in their order, as they were written.
+    `own` are those that the proxy answers itself. `written` are all of them in their order, as
+    they were written.
     """
 
-    def __init__(self, endpoints: Iterable[str]) -> None:
+    def __init__(self, endpoints: Iterable[str], *own: str) -> None:
         if isinstance(endpoints, str):
             raise ConfigurationError(f"endpoints={endpoints!r}: write a set of endpoints")
-        self.written = tuple(sorted(set(endpoints)))
+        self.written = tuple(sorted({*endpoints, *own}))
         self._exact: dict[str, dict[str, str]] = {}
         patterns: dict[str, dict[str, str]] = {}
         for endpoint in self.written:

@@ -8,10 +8,12 @@ A stage takes the request and the handler behind it, and answers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw.stages.budget import BudgetStage
 from ai_proxy_mw.stages.cors import CorsStage
+from ai_proxy_mw.stages.cross_site import CrossSiteStage
 from ai_proxy_mw.stages.endpoint import EndpointStage
 from ai_proxy_mw.stages.errors import errors
 from ai_proxy_mw.stages.identity import IdentityStage
@@ -20,36 +22,41 @@ from ai_proxy_mw.stages.relay import Relay
 from ai_proxy_mw.stages.validate import ValidateStage
 
 if TYPE_CHECKING:
+    from ai_proxy_mw._config import Upstream
     from ai_proxy_mw._cors import CORS
     from ai_proxy_mw._endpoints import Endpoints
+    from ai_proxy_mw._header_rules import Outward
     from ai_proxy_mw._identify import AsyncIdentify
     from ai_proxy_mw._types import Handler, Stage
     from ai_proxy_mw.accounting.costs import Costs
     from ai_proxy_mw.limiting.limiter import Limiter
+    from ai_proxy_mw.upstream.base import Transport
 
 
 def build(
     *,
     endpoints: Endpoints,
     identify: AsyncIdentify,
+    trusted_origins: Iterable[str] | None,
     limiter: Limiter,
     costs: Costs,
-    relay: Relay,
-    cors: CORS | None = None,
-    cross_site: Stage | None = None,
+    upstream: Upstream,
+    transport: Transport,
+    outward: Outward,
+    cors: CORS | None,
 ) -> Handler:
     """The whole journey of a request as one handler. What is None is not on its way."""
     corridor: list[Stage | None] = [
         None if cors is None else CorsStage(cors, errors),
         errors,
         EndpointStage(endpoints),
-        cross_site,
+        None if trusted_origins is None else CrossSiteStage(cors, trusted_origins),
         IdentityStage(identify),
         RateLimitStage(limiter),
         ValidateStage(),
         BudgetStage(costs),
     ]
-    handler: Handler = relay
+    handler: Handler = Relay(upstream, transport, outward)
     for stage in reversed(corridor):
         if stage is not None:
             handler = _before(stage, handler)

@@ -14,13 +14,6 @@ from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._header_rules import Outward
 from ai_proxy_mw._identify import choose, from_route
 from ai_proxy_mw._paths import check_prefix
-from ai_proxy_mw._pipeline import build
-from ai_proxy_mw.accounting.costs import Costs, Estimator
-from ai_proxy_mw.accounting.prices import Prices
-from ai_proxy_mw.limiting.limiter import FindLimits, Limiter, Limits, OnStoreFailure
-from ai_proxy_mw.stages.cross_site import CrossSiteStage
-from ai_proxy_mw.stages.rate_limit import STATUS
-from ai_proxy_mw.stages.relay import Relay
 from ai_proxy_mw.upstream.native import NativeTransport
 
 if TYPE_CHECKING:
@@ -29,6 +22,9 @@ if TYPE_CHECKING:
     from ai_proxy_mw._api_keys import FindSubject, IssuedKeys
     from ai_proxy_mw._identify import Identify
     from ai_proxy_mw._types import Handler, RawHeaders
+    from ai_proxy_mw.accounting.costs import Estimator
+    from ai_proxy_mw.accounting.prices import Prices
+    from ai_proxy_mw.limiting.limiter import FindLimits, Limits, OnStoreFailure
     from ai_proxy_mw.upstream.base import Transport
 
 MAX_BODY = 64 * 1024 * 1024
@@ -114,6 +110,12 @@ class AIProxy:
         timeouts: Timeouts | None = None,
         cors: CORS | None = None,
     ) -> None:
+        # Not with `import ai_proxy_mw`, which shall be quick also where no proxy is made.
+        from ai_proxy_mw._pipeline import build  # noqa: PLC0415
+        from ai_proxy_mw.accounting.costs import Costs  # noqa: PLC0415
+        from ai_proxy_mw.limiting.limiter import Limiter  # noqa: PLC0415
+        from ai_proxy_mw.stages.rate_limit import STATUS  # noqa: PLC0415
+
         if type(max_body) is not int or max_body < 1:
             raise ConfigurationError(f"max_body={max_body!r}: write a number of bytes above 0")
         if cors is not None and not isinstance(cors, CORS):
@@ -121,7 +123,7 @@ class AIProxy:
         self.upstream = _upstream(upstream, api_key, timeouts)
         self.prefix = check_prefix(prefix)
         self.max_body = max_body
-        self.endpoints = Endpoints(_with_status(endpoints) if limits_endpoint else endpoints)
+        self.endpoints = Endpoints(endpoints, *([STATUS] if limits_endpoint else []))
         self.limits = Limiter(
             limits, name=name, storage=limits_storage, on_failure=on_store_failure
         )
@@ -130,11 +132,13 @@ class AIProxy:
         self._transport = _transport(self.upstream)
         self.handle: Handler = build(
             endpoints=self.endpoints,
-            cross_site=CrossSiteStage(cors, trusted_origins) if identify is not None else None,
             identify=choose(identify, api_keys, anonymous),
+            trusted_origins=None if identify is None else trusted_origins,
             limiter=self.limits,
-            costs=Costs(prices or Prices(), estimate),
-            relay=Relay(self.upstream, self._transport, Outward(self.upstream, forward_headers)),
+            costs=Costs(prices, estimate),
+            upstream=self.upstream,
+            transport=self._transport,
+            outward=Outward(self.upstream, forward_headers),
             cors=cors,
         )
 
@@ -203,10 +207,6 @@ def require_by_route(proxy: AIProxy) -> None:
         raise ConfigurationError(
             "a route says who is calling: give its proxy identify=from_route and nothing else"
         )
-
-
-def _with_status(endpoints: Iterable[str]) -> Iterable[str]:
-    return endpoints if isinstance(endpoints, str) else {*endpoints, STATUS}
 
 
 def _upstream(upstream: str | Upstream, api_key: str | None, timeouts: Timeouts | None) -> Upstream:

@@ -28,8 +28,8 @@ _UNSEEN = Estimate(input_tokens=1000, output_tokens=4096)
 class Costs:
     """Estimates and prices, ready for each call."""
 
-    def __init__(self, prices: Prices, estimator: Estimator | None) -> None:
-        self._prices = prices
+    def __init__(self, prices: Prices | None, estimator: Estimator | None) -> None:
+        self._prices = prices or Prices()
         self._estimate = estimator or estimate
 
     def bill(self, request: Request) -> Bill:
