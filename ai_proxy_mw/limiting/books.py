@@ -119,21 +119,8 @@ def _from_uri(uri: str) -> Any:
         raise ConfigurationError("limits_storage: write a URI like 'redis://localhost:6379'")
     family, *more = scheme.split("+")
     scheme = "+".join([_ALIASES.get(family, family), *more])
-    if scheme == "disk":
-        import ai_proxy_mw.stores.disk_limits  # noqa: F401, PLC0415 - puts itself on the list
-    options: dict[str, Any] = {}
-    if scheme == "disk":
-        options["timeout"] = PATIENCE
-    elif scheme.startswith("redis"):
-        options = {
-            "implementation": "redispy",
-            "socket_timeout": PATIENCE,
-            "socket_connect_timeout": PATIENCE,
-        }
-    if scheme == "redis+sentinel":
-        options["use_replicas"] = False  # they are behind: a count must be the newest
     try:
-        return storage_from_string(f"async+{scheme}://{rest}", **options)
+        return storage_from_string(f"async+{scheme}://{rest}", **_options(scheme))
     except ConfigurationError:
         raise
     except Exception as error:  # noqa: BLE001 - each client library has errors of its own
@@ -142,6 +129,31 @@ def _from_uri(uri: str) -> Any:
             f"limits_storage={scheme}://…: {type(error).__name__}; is it a whole URI, port "
             "included, as the limits library takes it, and is the package for it installed?"
         ) from None
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    if scheme == "disk":
+        import ai_proxy_mw.stores.disk_limits  # noqa: F401, PLC0415 - puts itself on the list
+
+        return {"timeout": PATIENCE}
+    return _of_redis(scheme) if scheme.startswith("redis") else {}
+
+
+def _of_redis(scheme: str) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "implementation": "redispy",
+        "socket_timeout": PATIENCE,
+        "socket_connect_timeout": PATIENCE,
+    }
+    if "cluster" not in scheme:
+        from redis.asyncio.retry import Retry  # noqa: PLC0415 - it is an extra
+        from redis.backoff import NoBackoff  # noqa: PLC0415 - see above
+
+        # Once, for connections that were kept while the server was started anew.
+        options["retry"] = Retry(NoBackoff(), 1)
+    if scheme == "redis+sentinel":
+        options["use_replicas"] = False  # they are behind: a count must be the newest
+    return options
 
 
 async def _close(store: Any) -> None:
