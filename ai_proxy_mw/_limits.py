@@ -78,11 +78,6 @@ class Limit:
             or self.per in ("model", "subject+model")
         )
 
-    @property
-    def is_budget(self) -> bool:
-        """Whether it is money that runs out, and no rate that recovers in a moment."""
-        return self.of == "usd"
-
     def covers(self, endpoint: str, model: str | None) -> bool:
         """Whether calls of this endpoint and model count."""
         if self.endpoints is not None and not _matches(endpoint, self.endpoints):

@@ -17,6 +17,9 @@ from ai_proxy_mw import (
     ProxyOptions,
     Timeouts,
     Upstream,
+    asgi,
+    from_route,
+    wsgi,
 )
 from ai_proxy_mw._endpoints import Endpoints
 from ai_proxy_mw._errors import MethodNotAllowed, NotFound
@@ -157,6 +160,18 @@ def test_the_doors_take_a_proxy_or_its_arguments_but_not_both() -> None:
             door(proxy=proxy, anonymous=True)
         with pytest.raises(ConfigurationError, match="give proxy="):
             door(anonymous=True)
+
+
+def test_a_middleware_and_a_route_ask_in_different_ways() -> None:
+    by_route = AIProxy(upstream=BASE, identify=from_route)
+    for door in (AIProxyMiddleware, AIProxyWSGIMiddleware):
+        with pytest.raises(ConfigurationError, match="is for proxy_router"):
+            door(proxy=by_route)
+    with_hook = AIProxy(upstream=BASE, identify=lambda request: "me")
+    for route in (asgi.RouteDoor, wsgi.RouteDoor):
+        assert route(by_route).proxy is by_route
+        with pytest.raises(ConfigurationError, match="identify=from_route"):
+            route(with_hook)
 
 
 def test_the_options_are_the_proxys_arguments() -> None:

@@ -344,3 +344,22 @@ def test_a_request_that_is_forgotten_before_it_came(fake: FakeUpstream) -> None:
 def test_waiting_tells_what_was_seen(fake: FakeUpstream) -> None:
     with pytest.raises(TimeoutError, match="disconnect 1 did not come"):
         fake.wait_for_disconnect(timeout=0.01)
+
+
+def test_a_body_waits_for_its_first_piece_once(fake: FakeUpstream) -> None:
+    async def main() -> None:
+        transport = fake.transport()
+        whole = await transport.send(outbound(b"", path="/v1/models", method="GET"))
+        await whole.body.ready()
+        await whole.body.ready()
+        assert not whole.body.ended
+        assert json.loads(await collect(whole))["object"] == "list"
+        empty = await transport.send(outbound(b"", path="/v1/models", method="HEAD"))
+        await empty.body.ready()
+        assert await collect(empty) == b""
+        fake.disconnect(after="headers")
+        broken = await transport.send(outbound(b"", path="/v1/models", method="GET"))
+        with pytest.raises(UpstreamDisconnected):
+            await broken.body.ready()
+
+    asyncio.run(main())

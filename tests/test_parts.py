@@ -43,7 +43,7 @@ from ai_proxy_mw._errors import (
 )
 from ai_proxy_mw._header_rules import Outward, inward
 from ai_proxy_mw._http import BytesBody
-from ai_proxy_mw._identify import choose
+from ai_proxy_mw._identify import choose, from_route
 from ai_proxy_mw._incoming import RequestBody
 from ai_proxy_mw._leaving import Leaving
 from ai_proxy_mw._rounds import Rounds
@@ -184,6 +184,17 @@ def _request_body(*messages: tuple[bytes, bool], **options: Any) -> RequestBody:
 
 async def _all(body: Body) -> bytes:
     return b"".join([chunk async for chunk in body])
+
+
+def test_a_request_body_that_was_read_can_be_had_again() -> None:
+    async def main() -> None:
+        for pieces in ([(b"abc", True)], [(b"a", False), (b"bc", False), (b"", True)]):
+            body = _request_body(*pieces)
+            assert [await body.read(), await body.read(), await body.whole()] == [b"abc"] * 3
+            assert body.ended
+        assert await _request_body(empty=True).read() == b""
+
+    asyncio.run(main())
 
 
 def test_a_request_body_comes_in_one_piece_or_in_many() -> None:
@@ -589,6 +600,11 @@ def test_a_request_on_its_way_shows_no_key() -> None:
         timeouts=Timeouts(),
     )
     assert "sk-secret" not in repr(outbound)
+
+
+def test_who_came_through_no_route_is_nobody_that_a_route_has_named() -> None:
+    with pytest.raises(RuntimeError, match="did not come through a route"):
+        asyncio.run(from_route(_request()))
 
 
 def test_a_wrapped_coroutine_is_one_and_keys_are_not_shown() -> None:

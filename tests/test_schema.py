@@ -62,6 +62,7 @@ def test_members_are_those_that_were_written_or_the_object_is_refused(
         b'{"a":"\\",","a":"x"}',
         b'{"a":[],"a":[[],[]]}',
         b'{"a":1,"b":2,"a":1}',
+        b'{"a":11,"a":1}',
     ],
 )
 def test_two_members_of_one_name_are_refused(body: bytes) -> None:

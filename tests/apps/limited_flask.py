@@ -1,0 +1,11 @@
+"""A Flask app with the limited proxy in it."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from ai_proxy_mw import AIProxyWSGIMiddleware
+from tests.apps.limited import limited_proxy
+
+app = Flask(__name__)
+app.wsgi_app = AIProxyWSGIMiddleware(app.wsgi_app, proxy=limited_proxy())  # type: ignore[method-assign]
