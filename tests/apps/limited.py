@@ -7,6 +7,7 @@ the process that relayed the call.
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from ai_proxy_mw import AIProxy, Limit, Request, Upstream
@@ -34,3 +35,9 @@ def limited_proxy() -> AIProxy:
         limits_storage=os.environ["LIMITED_STORAGE"],
         on_store_failure="deny",
     )
+
+
+def worker() -> str:
+    """The id of this process, which does nothing else for a moment: others take the next call."""
+    time.sleep(0.05)
+    return str(os.getpid())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from flask import Flask
 
 from ai_proxy_mw import AIProxyWSGIMiddleware
-from tests.apps.limited import limited_proxy
+from tests.apps.limited import limited_proxy, worker
 
 app = Flask(__name__)
+app.get("/worker")(worker)
 app.wsgi_app = AIProxyWSGIMiddleware(app.wsgi_app, proxy=limited_proxy())  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,12 @@ import pytest
 
 from tests.limiting.borders import calm_rate
 from tests.redis_servers import redis_executable, serve_redis
-from tests.servers import gunicorn, serve_process, uvicorn_command
+from tests.servers import Process, gunicorn, serve_process, uvicorn_command
 
 QUESTION = json.dumps({"model": "fake-1", "messages": [{"role": "user", "content": "Hi"}]})
 CONNECTIONS = 16
-ROUNDS = 3  # new connections in each, so that all workers come to take some
-CALLS = 5  # on one connection
+CALLS = 15  # on each
+WORKERS = 4
 
 SERVERS = {
     "gunicorn-sync": gunicorn("tests.apps.limited_flask:app", "-k", "sync", "-w", "4"),
@@ -42,23 +43,37 @@ def _storage(kind: str, folder: Path) -> Iterator[str]:
         yield server.uri
 
 
-def _ask(connection: HTTPConnection, user: str) -> tuple[int, str]:
-    """The status, and which process let the call in, if one did."""
-    headers = {"content-type": "application/json", "x-user": user}
-    connection.request("POST", "/v1/chat/completions", QUESTION, headers)
+def _worker(connection: HTTPConnection) -> str:
+    connection.request("GET", "/worker")
     with connection.getresponse() as answer:
-        body = json.loads(answer.read())
-    if answer.status != 200:
-        return answer.status, ""
-    return answer.status, body["choices"][0]["message"]["content"]
+        return answer.read().decode()
 
 
-def _hammer(address: str, user: str) -> list[tuple[int, str]]:
+def _connected(address: str) -> list[HTTPConnection]:
+    """Connections, some to each of the workers; a worker that starts late is waited for."""
+    deadline = time.monotonic() + 60
+    while True:
+        connections = [HTTPConnection(address, timeout=60) for _ in range(CONNECTIONS)]
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            workers = set(pool.map(_worker, connections))
+        if len(workers) == WORKERS:
+            return connections
+        for connection in connections:
+            connection.close()
+        assert time.monotonic() < deadline, f"only {len(workers)} workers take calls"
+
+
+def _hammer(connection: HTTPConnection, user: str) -> list[tuple[int, str]]:
+    """The status of each call, and which process let it in, if one did."""
+    headers = {"content-type": "application/json", "x-user": user}
     found = []
-    for _ in range(ROUNDS):
-        connection = HTTPConnection(address, timeout=60)
-        found += [_ask(connection, user) for _ in range(CALLS)]
-        connection.close()
+    for _ in range(CALLS):
+        connection.request("POST", "/v1/chat/completions", QUESTION, headers)
+        with connection.getresponse() as answer:
+            body = json.loads(answer.read())
+        admitted = answer.status == 200
+        worker = body["choices"][0]["message"]["content"] if admitted else ""
+        found.append((answer.status, worker))
     return found
 
 
@@ -70,13 +85,18 @@ def test_four_workers_let_in_exactly_as_many_as_may(
     with _storage(storage, tmp_path) as uri:
         env = {"LIMITED_STORAGE": uri, "LIMITED_RATE": calm_rate(100)}
         with serve_process(SERVERS[server], env) as running:
-            address = urlsplit(running.url).netloc
+            connections = _connected(urlsplit(running.url).netloc)
             for strategy in ("sliding", "fixed", "moving"):
-                with ThreadPoolExecutor(CONNECTIONS) as pool:
-                    calls = [pool.submit(_hammer, address, strategy) for _ in range(CONNECTIONS)]
-                    answers = [answer for call in calls for answer in call.result()]
-                statuses = Counter(status for status, _ in answers)
-                total = CONNECTIONS * ROUNDS * CALLS
-                assert statuses == {200: 100, 429: total - 100}, (strategy, running.log)
-                workers = {worker for status, worker in answers if status == 200}
-                assert len(workers) > 1, "one worker took all: nothing was counted together"
+                _check(connections, strategy, running)
+            for connection in connections:
+                connection.close()
+
+
+def _check(connections: list[HTTPConnection], strategy: str, running: Process) -> None:
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        calls = [pool.submit(_hammer, connection, strategy) for connection in connections]
+        answers = [answer for call in calls for answer in call.result()]
+    statuses = Counter(status for status, _ in answers)
+    assert statuses == {200: 100, 429: CONNECTIONS * CALLS - 100}, (strategy, running.log)
+    workers = {worker for status, worker in answers if status == 200}
+    assert len(workers) > 1, "one worker took all: nothing was counted together"
