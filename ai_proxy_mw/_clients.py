@@ -21,6 +21,9 @@ UNIX = "unix"
 # Nothing can match in two ways, so that a caller's header costs no more than its length.
 _ELEMENT = re.compile(r'(?:"[^"\\]*"|[^,"])+')
 _PAIR = re.compile(r'[ \t]*([^=;,"\s]+)=(?:"([^"\\]*)"[ \t]*|([^;"]*))(?:;|$)')
+_MOST_HOPS = 64
+"""Further ones are not looked at: nobody stands behind as many proxies."""
+
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
 
 
@@ -29,9 +32,9 @@ class TrustedProxies:
 
     networks: the addresses or networks of the proxies, and `"unix"` for a unix socket.
 
-    Who is named is the last one in the chain that is not trusted. Where both headers are there
-    and name different callers, one of them came from outside and neither is believed. What can't
-    be read counts as not there, and so does all that stands before it.
+    Who is named is the last one in the chain that is not trusted; what stands before something
+    that cannot be read does not count. Where both headers are there and do not name the same
+    caller, one of them came from outside, and the caller is unknown.
 
     Raises ConfigurationError.
     """
@@ -49,11 +52,14 @@ class TrustedProxies:
         if self._nobody or not self._is_trusted(peer):
             return peer
         chains = (_forwarded(headers), _forwarded_for(headers))
-        callers = {self._caller(peer, chain) for chain in chains if chain}
-        return callers.pop() if len(callers) == 1 else peer
+        named = {self._caller(chain) for chain in chains if chain}
+        if len(named) > 1:
+            return None  # and not the peer: who contradicts it shall not become a trusted address
+        return (named.pop() if named else None) or peer
 
-    def _caller(self, peer: str | None, chain: list[str]) -> str | None:
-        caller = peer
+    def _caller(self, chain: list[str]) -> str | None:
+        """Whom a chain names; None if its end cannot be read."""
+        caller = None
         for item in reversed(chain):
             address = _address(item)
             if address is None:
@@ -92,7 +98,7 @@ def _address(text: str) -> Address | None:
 
 def _forwarded_for(headers: RawHeaders) -> list[str]:
     joined = _joined(headers, b"x-forwarded-for")
-    return [item.strip() for item in joined.split(",")] if joined else []
+    return [item.strip() for item in joined.rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]] if joined else []
 
 
 def _forwarded(headers: RawHeaders) -> list[str]:
@@ -101,7 +107,7 @@ def _forwarded(headers: RawHeaders) -> list[str]:
         # A caller's open quote reaches into what the proxy has added: where elements begin and
         # end could be read in two ways, so none of them is.
         return [""]
-    return [_named(element) for element in _ELEMENT.findall(joined)]
+    return [_named(element) for element in _ELEMENT.findall(joined)[-_MOST_HOPS:]]
 
 
 def _named(element: str) -> str:

@@ -63,7 +63,8 @@ def _split(base_url: str) -> SplitResult:
     if "@" in base_url:
         # Not shown: the password would end in a log.
         raise ConfigurationError("base_url must not hold a user or password; use api_key=")
-    shown = f"base_url={base_url!r}"
+    # The rest may hold a key that was put there by mistake.
+    shown = f"base_url={re.split(r'[?#]', base_url)[0]!r}"
     try:
         parts = urlsplit(base_url)
         port_is_sane = parts.port is None or parts.port > 0

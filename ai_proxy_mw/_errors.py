@@ -28,12 +28,16 @@ ClientGone                         the caller left: nobody is there to be told
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
     from ai_proxy_mw._types import RawHeaders
+
+
+_CHALLENGE = re.compile(r"[ -~]+")
 
 
 class ConfigurationError(ValueError):
@@ -96,11 +100,15 @@ class Unauthorized(ProxyError):
         challenge: str = "Bearer",
     ) -> None:
         super().__init__(message)
+        if not _CHALLENGE.fullmatch(challenge):
+            raise ValueError(
+                "challenge: write one line of visible ASCII, like 'Basic realm=\"shop\"'"
+            )
         self.challenge = challenge
 
     def headers(self) -> RawHeaders:
         # RFC 9110, section 11.6.1: a 401 must name the way to authenticate.
-        return [(b"www-authenticate", self.challenge.encode("latin-1"))]
+        return [(b"www-authenticate", self.challenge.encode("ascii"))]
 
 
 class Forbidden(ProxyError):

@@ -13,6 +13,10 @@ from ai_proxy_mw._limits import Limit, limits_of
 MAX_SUBJECT = 256
 """The most characters of a subject: it becomes part of keys in stores and of log lines."""
 
+_NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+_SEVERAL = re.compile(r"[,;|\s\x00-\x1f]")
+
 # Controls, line separators and halves of surrogate pairs: no store or log takes them faithfully.
 _UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -37,7 +41,7 @@ class Identity:
     scope: str | None = None
     limits: Iterable[str | Limit] | None = None
     models: Iterable[str] | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
 
     def __post_init__(self) -> None:
         if not isinstance(self.subject, str):
@@ -50,13 +54,16 @@ class Identity:
             object.__setattr__(self, "limits", limits_of(self.limits))
         if self.models is not None:
             object.__setattr__(self, "models", _names(self.models))
-        if self.tags:
+        if self.tags is not _NO_TAGS:
             object.__setattr__(self, "tags", MappingProxyType(_texts(self.tags)))
 
     def may_use(self, model: str) -> bool:
         """Whether a model is among those that the caller may ask for."""
         models = self.models
-        return models is None or any(fnmatchcase(model, pattern) for pattern in models)
+        if models is None or model in models:
+            return True
+        # Some upstreams take a list in one text.
+        return not _SEVERAL.search(model) and any(fnmatchcase(model, name) for name in models)
 
 
 def fault(subject: str) -> str | None:

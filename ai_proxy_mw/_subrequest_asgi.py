@@ -78,6 +78,7 @@ class _Exchange:
         return {"type": "http.disconnect"}  # as servers say when the answer has gone out
 
     async def send(self, message: Message) -> None:
+        await asyncio.sleep(0)  # an app that never pauses could not be stopped, nor others go on
         if message["type"] == "http.response.start":
             self.answer = Answer(message["status"], list(message.get("headers", ())))
         elif message["type"] == "http.response.body" and self.answer is not None:

@@ -288,7 +288,7 @@ def _headers(environ: Environ) -> RawHeaders:
 def _framing(environ: Environ) -> tuple[int | None, bool]:
     """How much of `wsgi.input` may be read (None: to its end), and whether there is no body."""
     length = environ.get("CONTENT_LENGTH") or ""
-    if length.isascii() and length.isdigit():
+    if length.isascii() and length.isdigit() and len(length) < 19:
         return int(length), int(length) == 0
     # Only a server that ends its input itself can be read without a length.
     terminated = bool(environ.get("wsgi.input_terminated")) and "HTTP_TRANSFER_ENCODING" in environ

@@ -36,7 +36,8 @@ def _proxy(fake: FakeUpstream) -> AIProxy:
     return AIProxy(upstream=upstream, identify=identify, max_body=10_000)
 
 
-RESTRICTED = {"x-models": "fake-1,gpt-4.1*"}
+RESTRICTED = {"x-models": "fake-1,gpt-4.1*", "content-type": "application/json"}
+BY_FORM = {"x-models": "fake-1,gpt-4.1*"}
 
 
 def _chat(model: object, **more: Any) -> dict[str, Any]:
@@ -62,6 +63,8 @@ def test_an_allowed_model_passes_byte_for_byte(
         _chat("GPT-4.1"),
         _chat("fake-1 "),
         _chat(None),
+        _chat("gpt-4.1-mini,gpt-5"),
+        _chat("fake-1", tools=[{"type": "image_generation", "model": "gpt-image-1"}]),
         _chat("fake-1", models=["fake-1", "gpt-5"]),
         _chat("fake-1", fallbacks=["gpt-5"]),
         {"messages": []},
@@ -90,6 +93,10 @@ def test_another_model_is_403(served: tuple[str, FakeUpstream], body: dict[str, 
         (b'{"model":"fake-1","fallbacks":[{"model":"gpt-5"}]}', {}, 400),
         (b"x" * 10_001, {}, 413),
         (b"\x1f\x8b", {"content-encoding": "gzip"}, 415),
+        (b'{"model":"fake-1","Model":"gpt-5"}', {}, 400),
+        (b'{"model":"fake-1"}', {"content-type": "application/x-www-form-urlencoded"}, 415),
+        (b'{"model":"fake-1"}', {"content-type": "application/json; charset=utf-7"}, 415),
+        (b'{"model":"fake-1"}', {"content-type": "text/plain"}, 415),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(
@@ -102,12 +109,21 @@ def test_what_could_be_read_in_two_ways_is_refused(
     assert fake.requests == []
 
 
+def test_a_query_could_name_another_model(served: tuple[str, FakeUpstream]) -> None:
+    url, fake = served
+    answer = httpx.post(
+        f"{url}/chat/completions?model=gpt-5", json=_chat("fake-1"), headers=RESTRICTED
+    )
+    assert answer.status_code == 400
+    assert fake.requests == []
+
+
 def test_an_endpoint_whose_model_is_not_seen_is_403(served: tuple[str, FakeUpstream]) -> None:
     url, fake = served
     upload = {"file": ("a.wav", b"RIFF")}
     for path in ("audio/transcriptions", "images/edits"):
         data = {"model": "fake-1"}
-        answer = httpx.post(f"{url}/{path}", data=data, files=upload, headers=RESTRICTED)
+        answer = httpx.post(f"{url}/{path}", data=data, files=upload, headers=BY_FORM)
         assert answer.status_code == 403, path
     assert httpx.post(f"{url}/batches", json={}, headers=RESTRICTED).status_code == 403
     assert fake.requests == []
@@ -120,7 +136,7 @@ def test_what_runs_no_model_passes(served: tuple[str, FakeUpstream]) -> None:
     assert httpx.get(f"{url}/models/gpt-5", headers=RESTRICTED).status_code == 403
     upload = {"file": ("a.jsonl", b"{}")}
     data = {"purpose": "batch"}
-    answer = httpx.post(f"{url}/files", data=data, files=upload, headers=RESTRICTED)
+    answer = httpx.post(f"{url}/files", data=data, files=upload, headers=BY_FORM)
     assert answer.status_code == 200
 
 

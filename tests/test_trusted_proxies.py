@@ -111,16 +111,16 @@ def _forwarded(*lines: str) -> Headers:
         # Both headers: they must agree, for one of them may be the caller's own.
         (_for("9.9.9.9") + _forwarded("for=9.9.9.9"), "9.9.9.9"),
         (_for("9.9.9.9") + _forwarded('for="9.9.9.9:80";proto=https'), "9.9.9.9"),
-        (_for("6.6.6.6") + _forwarded("for=9.9.9.9"), PEER),
-        (_for("9.9.9.9") + _forwarded("for=garbage"), PEER),
-        (_for("9.9.9.9") + _forwarded('x="'), PEER),
-        (_for("garbage") + _forwarded("for=9.9.9.9"), PEER),
+        (_for("6.6.6.6") + _forwarded("for=9.9.9.9"), None),
+        (_for("9.9.9.9") + _forwarded("for=garbage"), None),
+        (_for("9.9.9.9") + _forwarded('x="'), None),
+        (_for("garbage") + _forwarded("for=9.9.9.9"), None),
         # Nobody's word.
         ([(b"x-real-ip", b"6.6.6.6"), (b"client-ip", b"6.6.6.6")], PEER),
         ([(b"x_forwarded_for", b"6.6.6.6"), (b"x-forwarded", b"for=6.6.6.6")], PEER),
     ],
 )
-def test_a_trusted_peer_names_the_caller(headers: Headers, client: str) -> None:
+def test_a_trusted_peer_names_the_caller(headers: Headers, client: str | None) -> None:
     assert TRUSTED.client(PEER, headers) == client
     assert TRUSTED.client("8.8.8.8", headers) == "8.8.8.8"
     assert TrustedProxies([]).client(PEER, headers) == PEER
@@ -209,13 +209,13 @@ def test_the_same_of_the_plainer_header(sent: str, joined: bool) -> None:
 @given(SENT, HONEST)
 def test_a_forged_header_beside_an_honest_one_gains_nothing(sent: Headers, added: str) -> None:
     forged = [line for line in sent if line[0] == b"x-forwarded-for"]
-    assert TRUSTED.client(PEER, forged + _forwarded(added)) in (REAL, PEER)
+    assert TRUSTED.client(PEER, forged + _forwarded(added)) in (REAL, None)
 
 
 @given(SENT)
 def test_what_comes_out_is_an_address(headers: Headers) -> None:
     client = TRUSTED.client(PEER, headers)
-    assert client in (PEER, "6.6.6.6", "2001:db8::6", "10.0.0.9", "fd00::9", "fd00::980")
+    assert client in (None, PEER, "6.6.6.6", "2001:db8::6", "10.0.0.9", "fd00::9", "fd00::980")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_a_trusted_proxys_word_makes_the_subject(door: str) -> None:
         "9.9.9.9",
         "2001:db8::9",
         "2001:db8::9",
-        "127.0.0.1",
+        "unknown",
         "127.0.0.1",
         "127.0.0.1",
     ]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ai_proxy_mw._errors import InvalidRequest, UnsupportedMediaType
 from ai_proxy_mw.schema.members import members
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._http import Headers
+
+_JSON = re.compile(r'\s*application/json\s*(?:;\s*charset="?utf-?8"?\s*)?;?\s*', re.IGNORECASE)
 
 JSON_ENDPOINTS = frozenset(
     {
@@ -42,10 +48,16 @@ _NO_MODEL = frozenset(
 _OTHER_MODELS = ("models", "fallbacks")
 
 
+class _Tool(msgspec.Struct):
+    """Some tools, such as the one that draws, run a model of their own."""
+
+    model: Any = None
+
+
 class Call:
     """A JSON request, decoded as far as the corridor must know it.
 
-    `members` are the members of the body, each as it came.
+    `members` are the members of the body that are looked at, each as it came.
     """
 
     __slots__ = ("endpoint", "members", "model", "stream")
@@ -59,7 +71,9 @@ class Call:
     @property
     def other_models(self) -> list[str]:
         """Models that may answer in the place of `model`, as some upstreams take them."""
-        return [model for name in _OTHER_MODELS for model in self._decoded(name, list[str]) or []]
+        named = [name for key in _OTHER_MODELS for name in self._decoded(key, list[str]) or []]
+        tools = self._decoded("tools", list[_Tool]) or []
+        return named + [str(tool.model) for tool in tools if tool.model is not None]
 
     def _decoded(self, name: str, kind: Any) -> Any:
         raw = self.members.get(name)
@@ -67,7 +81,7 @@ class Call:
             return None
         try:
             return msgspec.json.decode(raw, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest(f"{name}: {error}.", param=name) from None
 
     def __repr__(self) -> str:
@@ -79,7 +93,11 @@ def runs_a_model(endpoint: str) -> bool:
     return endpoint.startswith(("POST ", "PUT ", "PATCH ")) and endpoint not in _NO_MODEL
 
 
-def check_coding(content_encoding: str | None) -> None:
-    """Raises UnsupportedMediaType for a compressed body, which cannot be judged."""
-    if (content_encoding or "identity").strip().lower() != "identity":
-        raise UnsupportedMediaType("Send the request body without a Content-Encoding.")
+def check_media(headers: Headers) -> None:
+    """Raises UnsupportedMediaType for a body that somebody may read as another thing than JSON."""
+    for coding in headers.get_all("content-encoding"):
+        if coding.strip().lower() != "identity":
+            raise UnsupportedMediaType("Send the request body without a Content-Encoding.")
+    types = headers.get_all("content-type")
+    if len(types) > 1 or not all(_JSON.fullmatch(value) for value in types):
+        raise UnsupportedMediaType("Send the request body as application/json, in UTF-8.")

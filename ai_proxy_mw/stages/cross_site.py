@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ from ai_proxy_mw._errors import ConfigurationError, Forbidden
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Headers, Request, Response
     from ai_proxy_mw._types import Handler, RawHeaders
+
+# Of plain http and of TLS. That a page of the other would pass costs nothing: it is the same host.
+_PORT = re.compile(rb":(?:80|443)$")
 
 _SAFE = ("GET", "HEAD")  # RFC 9110, section 9.2.1: they spend nothing
 
@@ -43,7 +47,10 @@ class CrossSiteStage:
         origin = headers.get("origin") or ""
         if _brings_a_token(headers) or any(cors.allows_origin(origin) for cors in self._allowed):
             return
-        raise Forbidden("Pages of other sites may not call here.")
+        raise Forbidden(
+            "Pages of other sites may not call here. (If this page is the app's own, "
+            "trusted_origins= must name its origin.)"
+        )
 
 
 def _is_cross_site(headers: RawHeaders) -> bool:
@@ -59,14 +66,18 @@ def _is_cross_site(headers: RawHeaders) -> bool:
             origin = value
         elif name in (b"host", b"x-forwarded-host"):
             # The latter can be anybody's word, but a page cannot send it without a preflight.
-            hosts.append(value)
-    page = origin.partition(b"://")[2]  # nothing for `null`
-    return bool(origin) and not is_told and (not page or page not in hosts)
+            hosts += value.split(b",")
+    if not origin or is_told:
+        return False
+    page = _PORT.sub(b"", origin.lower().partition(b"://")[2])  # nothing for `null`
+    return not page or page not in [_PORT.sub(b"", host.strip().lower()) for host in hosts]
 
 
 def _origins(trusted: Iterable[str]) -> CORS:
     try:
-        return CORS(allow_origins=trusted if isinstance(trusted, str) else list(trusted))
+        # With credentials, so that `*` is refused.
+        origins = trusted if isinstance(trusted, str) else list(trusted)
+        return CORS(allow_origins=origins, allow_credentials=True)
     except ConfigurationError as error:
         raise ConfigurationError(f"trusted_origins: {error}") from None
 

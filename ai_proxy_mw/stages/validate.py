@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ai_proxy_mw._errors import ModelNotAllowed
-from ai_proxy_mw.schema.call import JSON_ENDPOINTS, Call, check_coding, runs_a_model
+from ai_proxy_mw._errors import InvalidRequest, ModelNotAllowed
+from ai_proxy_mw.schema.call import JSON_ENDPOINTS, Call, check_media, runs_a_model
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request, Response
@@ -30,7 +30,7 @@ class ValidateStage:
 
 async def _read(request: Request) -> None:
     if request.endpoint in JSON_ENDPOINTS:
-        check_coding(request.headers.get("content-encoding"))
+        check_media(request.headers)
         request.call = Call(request.endpoint, await request.body.read())
 
 
@@ -42,6 +42,8 @@ def _check_models(request: Request, identity: Identity) -> None:
         return
     elif request.call is None or request.call.model is None:
         raise ModelNotAllowed("You may use certain models only, and this call names none.")
+    elif request.query:
+        raise InvalidRequest("You may use certain models only, and a query could name another.")
     else:
         asked = [request.call.model, *request.call.other_models]
     for model in asked:

@@ -17,8 +17,8 @@ import pytest
 from ai_proxy_mw import AIProxy, AIProxyMiddleware, Limit, Upstream
 from ai_proxy_mw.accounting.costs import Bill, Costs
 from ai_proxy_mw.accounting.estimate import Estimate, estimate
+from ai_proxy_mw.accounting.prices import Price, Prices
 from ai_proxy_mw.accounting.readers import reader_for
-from ai_proxy_mw.accounting.usage import Usage
 from ai_proxy_mw.schema.call import Call
 from ai_proxy_mw.stores.local import LocalStorage
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
@@ -28,7 +28,8 @@ from tests.servers import serve_asgi
 CHAT = "POST /chat/completions"
 CALLS = 200
 FIT = 10
-MODEL = "gpt-4.1"  # 8 micro-dollars for each token, in and out
+MODEL = "fake-1"
+PRICES = Prices({MODEL: Price(2.00, 8.00)}, default=False)  # micro-dollars a token, in and out
 WORDS = "one two three four five six seven eight".split()
 KINDS = ["tokens", "usd"]
 
@@ -46,13 +47,12 @@ def too_little(call: Call) -> Estimate:
     return Estimate(estimate(call).input_tokens, len(WORDS) // 2)
 
 
-class Ledger(LocalStorage):
-    """Keeps the most that was counted at any time."""
+class Counts(LocalStorage):
+    """Knows what is counted in all."""
 
     def __init__(self) -> None:
         super().__init__()
         self.total = 0
-        self.most = 0
 
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         count = await super().incr(key, expiry, amount)
@@ -73,7 +73,7 @@ class Budget:
     url: str
     fake: FakeUpstream
     proxy: AIProxy
-    counts: Ledger
+    counts: Counts
     limit: Limit
     bill: Bill
 
@@ -89,19 +89,20 @@ class Budget:
 @contextmanager
 def _budget(of: Any, body: dict[str, Any], estimator: Any = None) -> Iterator[Budget]:
     call = Call(CHAT, json.dumps(body).encode())
-    bill = Costs(None, estimator).bill(_Asked(call))  # type: ignore[arg-type]
+    bill = Costs(PRICES, estimator).bill(_Asked(call))  # type: ignore[arg-type]
     one = bill.expected(Limit("1/day", of=of))
     amount = FIT * one + one - 1
     rate = calm_rate(amount if of == "tokens" else f"{amount / 1_000_000:.6f}")
     limit = Limit(rate, of=of)
     assert limit.amount == amount
-    fake, counts = FakeUpstream(words=WORDS), Ledger()
+    fake, counts = FakeUpstream(words=WORDS), Counts()
     proxy = AIProxy(
         upstream=Upstream(base_url=FAKE_BASE_URL, transport=fake.transport()),
         anonymous=True,
         limits=[limit],
         limits_storage=counts,
         on_store_failure="deny",
+        prices=PRICES,
         estimate=estimator,
     )
     with serve_asgi(AIProxyMiddleware(None, proxy=proxy)) as url:
@@ -115,14 +116,18 @@ class _Asked:
         self.call = call
 
 
-async def _whole(
-    client: httpx.AsyncClient, url: str, body: dict[str, Any]
-) -> tuple[int, bytes]:
+async def _whole(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> tuple[int, bytes]:
     answer = await client.post(url, json=body)
     return answer.status_code, answer.content
 
 
-async def _hammer(budget: Budget, body: dict[str, Any], ask: Ask) -> list[bytes]:
+async def _nothing() -> None:
+    pass
+
+
+async def _hammer(
+    budget: Budget, body: dict[str, Any], ask: Ask, then: Callable[[], Awaitable[None]] = _nothing
+) -> list[bytes]:
     """All calls at once; the answers of those that were let in. The upstream is held meanwhile."""
     url = f"{budget.url}/v1/chat/completions"
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -140,6 +145,7 @@ async def _hammer(budget: Budget, body: dict[str, Any], ask: Ask) -> list[bytes]
             assert gate.waiting == FIT == len(budget.fake.requests)
             assert budget.counts.total == FIT * budget.bill.expected(budget.limit)
             assert budget.counts.total <= budget.limit.amount
+        await then()
         answers = await asyncio.gather(*calls)
     assert Counter(status for status, _ in answers) == {200: FIT, 429: CALLS - FIT}
     return [answer for status, answer in answers if status == 200]
@@ -149,8 +155,9 @@ def _used(of: str, answer: bytes) -> int:
     """What an answer says was used, in the limit's units."""
     if answer.startswith(b"data:"):
         answer = [line[6:] for line in answer.splitlines() if line.startswith(b"data: {")][-1]
-    total: int = json.loads(answer)["usage"]["total_tokens"]
-    return total if of == "tokens" else 8 * total
+    usage = json.loads(answer)["usage"]
+    tokens = usage["prompt_tokens"], usage["completion_tokens"]
+    return sum(tokens) if of == "tokens" else 2 * tokens[0] + 8 * tokens[1]
 
 
 async def _check(budget: Budget, used: int) -> None:
@@ -197,18 +204,52 @@ def test_what_was_used_beyond_the_estimate_is_charged(of: str) -> None:
         asyncio.run(main(budget))
 
 
-def _three_events_of(budget: Budget, pieces: list[bytes]) -> Ask:
-    """Reads three events of a stream, and leaves."""
+EVENTS = 3
 
-    async def ask(
-        client: httpx.AsyncClient, url: str, body: dict[str, Any]
-    ) -> tuple[int, bytes]:
-        async with client.stream("POST", url, json=body) as answer:
-            received = b""
-            async for piece in answer.aiter_raw():
-                received += piece
-                if received.count(b"\n\n") == 3:
-                    break
-            return answer.status_code, received
 
-    return ask
+async def _three_events(
+    client: httpx.AsyncClient, url: str, body: dict[str, Any]
+) -> tuple[int, bytes]:
+    """Reads so much of a stream, and leaves."""
+    received = b""
+    async with client.stream("POST", url, json=body) as answer:
+        async for piece in answer.aiter_raw():
+            received += piece
+            if received.count(b"\n\n") == EVENTS:
+                break
+    return answer.status_code, received
+
+
+@pytest.mark.parametrize("of", KINDS)
+def test_streams_that_callers_leave_cost_what_came_of_them(of: Any) -> None:
+    body = question(stream=True, stream_options={"include_usage": True})
+
+    async def main(budget: Budget) -> None:
+        with budget.fake.hold() as chunks:
+
+            async def let_out_some_events() -> None:
+                for _ in range(EVENTS):
+                    await asyncio.to_thread(chunks.wait_until_held, FIT, 60)
+                    chunks.release(FIT)
+
+            received = await _hammer(budget, body, _three_events, let_out_some_events)
+            await asyncio.to_thread(budget.fake.wait_for_disconnect, 60, n=FIT)
+            sent = [seen.chunks_sent for seen in budget.fake.requests]
+            assert sent == [EVENTS] * FIT
+            used = sum(_estimated(budget, answer) for answer in received)
+            assert 0 < used < budget.limit.amount
+            await _check(budget, used)
+
+    with _budget(of, body) as budget:
+        asyncio.run(main(budget))
+
+
+def _estimated(budget: Budget, received: bytes) -> int:
+    """What is to be settled for these bytes of a stream that was left."""
+    reader = reader_for(CHAT, 200, "text/event-stream", None)
+    reader.chunk(received)
+    usage = reader.usage()
+    assert usage is not None
+    assert not usage.measured
+    assert usage.output_tokens > 0
+    return budget.bill.used(usage)(budget.limit)
