@@ -32,6 +32,8 @@ WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 logger = logging.getLogger("ai_proxy_mw")
 
+_HANDED_OVER = "ai_proxy_mw.handed_over"
+
 READ_SIZE = 64 * 1024
 
 _REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
@@ -86,6 +88,9 @@ class RouteDoor:
         `identified` and `refusal` are what the app's route made out; see `Request`. What is
         given back must be closed.
         """
+        if refusal is None and environ.get(_HANDED_OVER):
+            raise RuntimeError("a view has handed the same call over twice; its body is read")
+        environ[_HANDED_OVER] = True
         call = _Call(self.proxy, environ, path)
         call.request.hand_over(identified, refusal)
         return call.answer(start_response)

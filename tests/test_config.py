@@ -16,6 +16,7 @@ from ai_proxy_mw import (
     ConfigurationError,
     ProxyOptions,
     Timeouts,
+    Unauthorized,
     Upstream,
     asgi,
     from_route,
@@ -68,6 +69,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "forward host": ({"anonymous": True, "forward_headers": ["HOST"]}, "cannot be passed"),
     "forward x_y": ({"anonymous": True, "forward_headers": ["x_y"]}, "cannot be passed"),
     "forward é": ({"anonymous": True, "forward_headers": ["é"]}, "cannot be passed"),
+    "trusted_origins for all": (
+        {"identify": _who, "trusted_origins": ["*"]},
+        "trusted_origins: .*every site",
+    ),
     "upstream object and key": (
         {"anonymous": True, "upstream": Upstream(base_url=BASE), "api_key": "k"},
         "give it api_key=",
@@ -113,6 +118,18 @@ def test_a_wrong_argument_is_refused(case: str) -> None:
 def test_a_wrong_upstream_is_refused(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         Upstream(**{"base_url": BASE, **arguments})
+
+
+def test_what_is_wrong_with_a_base_url_is_told_without_its_query() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Upstream(base_url="https://api.example/v1?key=hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("challenge", ["", 'Basic realm="caf\u00e9"', "Basic\r\nset-cookie: a=b"])
+def test_a_challenge_is_one_line_of_ascii(challenge: str) -> None:
+    with pytest.raises(ValueError, match="challenge"):
+        Unauthorized(challenge=challenge)
 
 
 def test_a_password_in_the_base_url_is_refused_and_not_shown() -> None:

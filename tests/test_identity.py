@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -377,3 +379,52 @@ def test_a_name_with_an_underscore_is_not_there() -> None:
     assert headers.get("x_user") is None
     assert headers.get_all("X-User") == ["alice"]
     assert dict(headers) == {"x-user": "alice"}
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://app.example", {"host": "app.example:80"}, 200),
+        ("https://app.example", {"host": "App.Example:443"}, 200),
+        ("http://app.example:8080", {"host": "app.example:8080"}, 200),
+        ("http://app.example", {"host": "x", "x-forwarded-host": "app.example, inner"}, 200),
+        ("http://app.example:8080", {"host": "app.example"}, 403),
+        ("http://app.example.evil.example", {"host": "app.example"}, 403),
+        ("http://evil.example:80", {"host": "app.example:80"}, 403),
+        ("null", {"host": "app.example"}, 403),
+    ],
+)
+def test_the_apps_own_pages_are_known_by_their_host(
+    origin: str, host: dict[str, str], status: int
+) -> None:
+    fake = FakeUpstream()
+    proxy = AIProxy(upstream=upstream(fake), identify=lambda request: "alice")
+    with IN_PROCESS["uvicorn"](proxy) as url:
+        answer = httpx.post(
+            f"{url}/v1/chat/completions",
+            json={"model": "fake-1", "messages": [{"role": "user", "content": "Hi"}]},
+            headers={"origin": origin, **host},
+        )
+    assert answer.status_code == status
+    assert (status == 200) == bool(fake.requests)
+
+
+def test_many_slow_hooks_hold_up_nobody() -> None:
+    slow = threading.Event()
+
+    def identify(request: Request) -> str:
+        if request.headers.get("x-slow"):
+            slow.wait(10)
+        return "alice"
+
+    proxy = AIProxy(upstream=upstream(FakeUpstream()), identify=identify)
+    with IN_PROCESS["uvicorn"](proxy) as url, ThreadPoolExecutor(40) as pool:
+        try:
+            waiting = [
+                pool.submit(httpx.get, f"{url}/v1/models", headers={"x-slow": "1"}, timeout=20)
+                for _ in range(40)
+            ]
+            assert httpx.get(f"{url}/v1/models", timeout=5).status_code == 200
+        finally:
+            slow.set()
+        assert {done.result().status_code for done in waiting} == {200}

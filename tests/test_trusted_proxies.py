@@ -330,3 +330,11 @@ def test_behind_a_unix_socket(tmp_path: Path, trusted: list[str], subject: str) 
         thread.join(10)
         assert not thread.is_alive()
     assert list(recorder.subjects.values()) == [subject]
+
+
+def test_nobody_stands_behind_more_than_so_many_proxies() -> None:
+    chain = ", ".join(["9.9.9.9", *["10.0.0.9"] * 1000])
+    assert TRUSTED.client(PEER, _for(chain)) == "10.0.0.9"
+    assert (
+        TRUSTED.client(PEER, _forwarded(*[f"for={hop}" for hop in chain.split(", ")])) == "10.0.0.9"
+    )

@@ -608,3 +608,23 @@ def test_the_openai_client(house: House) -> None:
             pytest.raises(openai.AuthenticationError, match="signed in"),
         ):
             client.chat.completions.create(**CHAT)
+
+
+def test_a_decorator_that_calls_the_view_twice_is_a_fault_and_keeps_nobody_waiting() -> None:
+    def twice(view: Callable[..., Any]) -> Callable[..., Any]:
+        def call(**values: Any) -> Any:
+            view(**values)
+            return view(**values)
+
+        return call
+
+    fake = FakeUpstream()
+    app = Flask("twice")
+    proxy = AIProxy(upstream=upstream(fake), identify=from_route)
+    app.register_blueprint(proxy_blueprint(proxy, identify=lambda: "alice", decorators=[twice]))
+    body = {"model": "fake-1", "messages": [{"role": "user", "content": "Hi"}]}
+    with serve_wsgi(app) as url:
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=10)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert len(fake.requests) == 1
