@@ -38,6 +38,12 @@ ROWS = (
     Row(name="floor-json", about="uvicorn, body read and decoded", module="floor_json"),
     Row(name="sketch", about="yardstick: a bare relay, no promises", module="sketch"),
     Row(name="bare", about="the proxy, ASGI door", module="bare"),
+    Row(name="limit", about="one limit of requests in memory", module="one_limit"),
+    Row(
+        name="limits",
+        about="an identity, limits of requests and tokens in memory",
+        module="two_limits",
+    ),
     Row(name="bare-fastapi", about="the proxy inside FastAPI", module="bare_fastapi"),
     Row(name="httpx", about="the proxy over httpx.AsyncClient", module="over_httpx"),
     Row(

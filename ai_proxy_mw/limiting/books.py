@@ -12,6 +12,7 @@ from ai_proxy_mw._limits import Limit
 from ai_proxy_mw.limiting.guard import PATIENCE, Guard
 from ai_proxy_mw.limiting.leases import Leases
 from ai_proxy_mw.limiting.ledger import Ledger
+from ai_proxy_mw.limiting.memcached import MemcachedCounts
 
 # The same protocol, and one client library for all of it.
 _ALIASES = {"valkey": "redis", "valkeys": "rediss"}
@@ -102,7 +103,13 @@ def _maker(storage: object | None) -> Callable[[], Any]:
             f"limits_storage={type(storage).__name__}: write a URI like 'redis://localhost:6379', "
             "or an asynchronous storage, of limits.aio.storage"
         )
-    return lambda: storage
+    counts = _counting(storage)
+    return lambda: counts
+
+
+def _counting(storage: Any) -> Any:
+    """The storage, as the ledger uses it."""
+    return MemcachedCounts(storage) if "async+memcached" in storage.STORAGE_SCHEME else storage
 
 
 def _local() -> Any:
@@ -120,7 +127,7 @@ def _from_uri(uri: str) -> Any:
     family, *more = scheme.split("+")
     scheme = "+".join([_ALIASES.get(family, family), *more])
     try:
-        return storage_from_string(f"async+{scheme}://{rest}", **_options(scheme))
+        return _counting(storage_from_string(f"async+{scheme}://{rest}", **_options(scheme)))
     except ConfigurationError:
         raise
     except Exception as error:  # noqa: BLE001 - each client library has errors of its own
@@ -136,6 +143,8 @@ def _options(scheme: str) -> dict[str, Any]:
         import ai_proxy_mw.stores.disk_limits  # noqa: F401, PLC0415 - puts itself on the list
 
         return {"timeout": PATIENCE}
+    if scheme == "memcached":
+        return {"connect_timeout": PATIENCE, "read_timeout": PATIENCE}
     return _of_redis(scheme) if scheme.startswith("redis") else {}
 
 

@@ -12,7 +12,7 @@ from ai_proxy_mw.limiting.ledger import Standing
 if TYPE_CHECKING:
     from ai_proxy_mw._types import RawHeaders
 
-_TOKENS = ("tokens", "input_tokens", "output_tokens")
+_KINDS = (("requests", ("requests",)), ("tokens", ("tokens", "input_tokens", "output_tokens")))
 
 
 def lines(standings: list[Standing]) -> RawHeaders:
@@ -22,17 +22,21 @@ def lines(standings: list[Standing]) -> RawHeaders:
     is left of it. Money is told in whole cents, rounded down.
     """
     found: RawHeaders = []
-    for kind, counted in (("requests", ("requests",)), ("tokens", _TOKENS)):
-        tightest = min(
-            (standing for standing in standings if standing.limit.of in counted),
-            key=lambda standing: standing.remaining / standing.limit.amount,
-            default=None,
-        )
-        if tightest is not None:
+    if not standings:
+        return found  # no limit was for this call: an empty list is no field
+    for kind, counted in _KINDS:
+        of_kind = [standing for standing in standings if standing.limit.of in counted]
+        if of_kind:
+            tightest = of_kind[0] if len(of_kind) == 1 else min(of_kind, key=_share)
             found += _openai(kind, tightest)
-    found.append((b"ratelimit-policy", _list(_policy(each) for each in _named(standings))))
-    found.append((b"ratelimit", _list(_left(each) for each in _named(standings))))
+    named = _named(standings)
+    found.append((b"ratelimit-policy", _list(map(_policy, named))))
+    found.append((b"ratelimit", _list(map(_left, named))))
     return found
+
+
+def _share(standing: Standing) -> float:
+    return standing.remaining / standing.limit.amount
 
 
 def _openai(kind: str, standing: Standing) -> RawHeaders:

@@ -58,7 +58,8 @@ class Leases:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        await asyncio.gather(*self._tasks)
+        while self._tasks:  # one that ends may leave another behind
+            await asyncio.gather(*self._tasks)
 
     async def _logged(self, work: Coroutine[Any, Any, None]) -> None:
         try:

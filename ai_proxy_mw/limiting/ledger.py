@@ -114,9 +114,13 @@ class Ledger:
     async def _back(self, limit: Limit, key: str, amount: int) -> None:
         decr = getattr(self._store, "decr", None)
         if decr is not None:
-            await decr(key, amount)  # Memcached counts down only so
-        else:
-            await self._store.incr(key, _kept(limit), -amount)
+            await decr(key, amount)  # Memcached counts down only so, and never below 0
+            return
+        count = await self._store.incr(key, _kept(limit), -amount)
+        if count < 0:
+            # The count was forgotten meanwhile, by a reset or a server that was started anew. What
+            # is given back to it must be no credit; of what is below 0, this call's part is undone.
+            await self._store.incr(key, _kept(limit), min(amount, -count))
 
 
 class _Moving:

@@ -23,6 +23,8 @@ Limits = Iterable[str | Limit]
 FindLimits = Callable[["Request"], Limits]
 OnStoreFailure = Literal["allow", "deny", "memory"]
 
+UNCOUNTED = "How much you have used cannot be counted at the moment."
+
 
 class Limiter:
     """Counts calls against limits.
@@ -50,7 +52,7 @@ class Limiter:
                 f"on_store_failure={on_failure!r}: write one of {get_args(OnStoreFailure)}"
             )
         self._find = limits if callable(limits) else None
-        self._limits = () if callable(limits) else limits_of(limits)
+        self._limits = () if callable(limits) else _apart(limits)
         self._app = keys.digest(name)[:8]
         self._on_failure = on_failure
         self._storage = storage
@@ -71,8 +73,8 @@ class Limiter:
         """What a call is counted against."""
         identity = request.identity
         if identity is not None and identity.limits is not None:
-            return limits_of(identity.limits)
-        return self._limits if self._find is None else limits_of(self._find(request))
+            return _apart(identity.limits)
+        return self._limits if self._find is None else _apart(self._find(request))
 
     def base(self, limit: Limit, who: str) -> str:
         """Under which key somebody's count is kept, whatever the window."""
@@ -81,7 +83,7 @@ class Limiter:
     def instead(self) -> Book | None:
         """Where to count while the storage does not answer; None for nowhere."""
         if self._on_failure == "deny":
-            raise Unavailable("How much you have used cannot be counted at the moment.")
+            raise Unavailable(UNCOUNTED)
         return self.books.instead() if self._on_failure == "memory" else None
 
     async def status(
@@ -142,3 +144,15 @@ class Limiter:
             known = [part for part in parts if part is not None]
             if len(known) == len(parts):
                 yield limit, self.base(limit, keys.digest(*known))
+
+
+def _apart(limits: Limits) -> tuple[Limit, ...]:
+    """The limits, each of which has a count of its own. Raises ConfigurationError."""
+    found = limits_of(limits)
+    if len({(limit.id, limit.shared) for limit in found}) < len(found):
+        raise ConfigurationError(
+            f"limits={[str(limit) for limit in found]}: two of them would count each call twice in "
+            "one count, since they differ in nothing but the amount; keep the smaller, and give "
+            "functions for per= names of their own"
+        )
+    return found

@@ -33,6 +33,7 @@ class Tally:
         self._request = request
         self._limits = limits
         self._taken: list[tuple[Book, Taken]] = []
+        self._counted: list[tuple[Book, Taken]] = []
         self._leases: list[tuple[Book, Lease]] = []
         self.standings: list[Standing] = []
 
@@ -47,7 +48,11 @@ class Tally:
 
     async def take_late(self, cost: Cost) -> None:
         """Reserve what the call may cost. Raises RateLimited and Unavailable."""
-        await self._take([limit for limit in self._limits if limit.needs_call], cost)
+        try:
+            await self._take([limit for limit in self._limits if limit.needs_call], cost)
+        except RateLimited:
+            self._uncount()
+            raise
 
     def settle(self, cost: Cost) -> None:
         """Make what was reserved what was used. What is counted by calls stays counted."""
@@ -76,6 +81,8 @@ class Tally:
             and cost(limit)
             and (who := keys.owner(limit, self._request)) is not None
         ]
+        # The storage can forget no moment of a moving window, so nothing may refuse after it.
+        wanted.sort(key=_is_moving)
         if wanted:
             refused = await self._from_a_book(wanted, cost)
             if refused is not None:
@@ -101,21 +108,32 @@ class Tally:
         self, book: Book, wanted: list[tuple[Limit, str]], cost: Cost
     ) -> Standing | None:
         """Take from all of them or from none; the one that has too little, if there is one."""
-        standings = []
+        standings: list[Standing] = []
         got: list[Taken] = []
         for limit, base in wanted:
             taken, standing = await book.ledger.take(limit, base, cost(limit))
-            standings.append(standing)
             if taken is None:
-                self.standings += standings
+                self.standings += [*map(_returned, standings, got), standing]
                 for each in got:
                     await book.ledger.settle(each, 0)
                 return standing
+            standings.append(standing)
             got.append(taken)
         self.standings += standings
         for each in got:
             self._keep(book, each)
         return None
+
+    def _uncount(self) -> None:
+        """A call that is refused in the end counts nowhere."""
+        counted, self._counted = self._counted, []
+        for book, taken in counted:
+            book.leases.later(_settle(book, taken, 0))
+        by_limit = {taken.limit: taken for _, taken in counted}
+        self.standings = [
+            _returned(each, by_limit[each.limit]) if each.limit in by_limit else each
+            for each in self.standings
+        ]
 
     async def _abandon(self, asking: asyncio.Task[Standing | None]) -> None:
         try:
@@ -127,13 +145,25 @@ class Tally:
     def _keep(self, book: Book, taken: Taken) -> None:
         if taken.limit.of == "concurrent":
             self._leases.append((book, book.leases.hold(taken)))
-        elif taken.limit.of != "requests":
+        elif taken.limit.of == "requests":
+            self._counted.append((book, taken))
+        else:
             self._limiter.reserved[taken.base] += taken.amount
             self._taken.append((book, taken))
 
 
 def _one(limit: Limit) -> int:  # noqa: ARG001 - a call is one of whatever counts calls
     return 1
+
+
+def _is_moving(wanted: tuple[Limit, str]) -> bool:
+    return wanted[0].strategy == "moving"
+
+
+def _returned(standing: Standing, taken: Taken) -> Standing:
+    """How the limit stands when what was taken has been given back; of a moving one nothing is."""
+    back = taken.amount if taken.key else 0
+    return standing._replace(remaining=standing.remaining + back)
 
 
 def _nothing(limit: Limit) -> int:  # noqa: ARG001 - whatever it counts

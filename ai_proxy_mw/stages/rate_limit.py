@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ai_proxy_mw._errors import ProxyError
+from ai_proxy_mw._errors import ProxyError, Unavailable
 from ai_proxy_mw._http import Ending, Response
 from ai_proxy_mw._limits import MICRO, Limit
 from ai_proxy_mw.limiting import headers
+from ai_proxy_mw.limiting.guard import StoreDown
+from ai_proxy_mw.limiting.limiter import UNCOUNTED
 from ai_proxy_mw.limiting.tally import Tally
 
 if TYPE_CHECKING:
@@ -51,7 +53,10 @@ class RateLimitStage:
 
     async def _status(self, request: Request) -> Response:
         assert request.identity is not None
-        standings = await self._limiter.status(request.identity, ip=request.client)
+        try:
+            standings = await self._limiter.status(request.identity, ip=request.client)
+        except StoreDown as error:
+            raise Unavailable(UNCOUNTED) from error
         body = msgspec.json.encode({"object": "list", "data": [_told(each) for each in standings]})
         return Response(
             200,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import random
 import zlib
@@ -256,7 +257,7 @@ def test_garbage_raises_nothing(garbage: bytes, cuts: list[int]) -> None:
             for coding in (None, "gzip", "deflate"):
                 reader = reader_for(endpoint, 200, kind, coding)
                 edges = [0, *sorted(cuts), len(garbage)]
-                for start, end in zip(edges, edges[1:], strict=False):
+                for start, end in itertools.pairwise(edges):
                     reader.chunk(garbage[start:end])
                 reader.usage()
 
@@ -307,7 +308,7 @@ def test_transcriptions() -> None:
 def test_pictures_are_counted_however_the_answer_is_cut(cuts: list[int]) -> None:
     body = b'{"data":[' + b",".join([b'{"url":null,"b64_json":"eA=="}'] * 5) + b"]}"
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
-    pieces = [body[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
     usage = read(json_reader_for("POST /images/edits"), *pieces)
     assert usage == Usage(0, 0, images=5, measured=False)
 

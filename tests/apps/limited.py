@@ -26,7 +26,8 @@ def by_subject(request: Request) -> list[Limit]:
 
 def limited_proxy() -> AIProxy:
     # A busy machine may be slower than the patience, and what is uncounted is not what is tested.
-    guard.PATIENCE = books.PATIENCE = 30.0
+    for module in (books, guard):
+        vars(module)["PATIENCE"] = 30.0
     fake = FakeUpstream(words=[str(os.getpid())])
     return AIProxy(
         upstream=Upstream(base_url=FAKE_BASE_URL, transport=fake.transport()),

@@ -1,0 +1,16 @@
+"""The proxy with one limit of requests, counted in memory."""
+
+from __future__ import annotations
+
+from ai_proxy_mw import AIProxy
+from ai_proxy_mw.asgi import AIProxyMiddleware
+
+
+def make(upstream: str) -> AIProxyMiddleware:
+    proxy = AIProxy(
+        upstream=f"{upstream}/v1",
+        api_key="sk-upstream",
+        anonymous=True,
+        limits=["1000000000/hour"],
+    )
+    return AIProxyMiddleware(None, proxy=proxy)

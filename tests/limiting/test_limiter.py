@@ -1,0 +1,115 @@
+"""What is asked of the limits from outside of calls."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_proxy_mw import ConfigurationError, Identity, Limit
+from ai_proxy_mw._errors import Unavailable
+from ai_proxy_mw.limiting.books import Books
+from ai_proxy_mw.limiting.ledger import Ledger
+from ai_proxy_mw.limiting.limiter import Limiter
+from ai_proxy_mw.stores.local import LocalStorage
+
+
+def test_wrong_values_are_told_at_construction(tmp_path: Path) -> None:
+    wrong: Any = "sometimes"
+    with pytest.raises(ConfigurationError, match="on_store_failure='sometimes'"):
+        Limiter(["1/minute"], name="a", on_failure=wrong)
+    with pytest.raises(ConfigurationError, match="a storage on disk"):
+        Limiter(["1/minute"], name="a", storage=f"disk://{tmp_path}?x=1")
+
+
+def by_team(request: Any) -> str | None:
+    return str(request)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        ["5/minute", "10/minute"],
+        ["5/minute; 5/minute"],
+        [Limit("5/minute", per=lambda _: "a"), Limit("5/minute", per=lambda _: "b")],
+    ],
+)
+def test_two_limits_on_one_count_are_refused(limits: Any) -> None:
+    with pytest.raises(ConfigurationError, match="count each call twice"):
+        Limiter(limits, name="a")
+    Limiter([Limit("5/minute", per=by_team), "5/minute", Limit("5/minute", shared=True)], name="a")
+
+
+def test_what_is_never_needed_is_never_made() -> None:
+    limiter = Limiter([], name="a")
+    asyncio.run(limiter.aclose())
+    assert "books" not in vars(limiter)
+    used = Limiter(["1/minute"], name="a")
+    asyncio.run(used.aclose())  # of a loop that has asked nothing
+
+
+def test_status_and_reset_for_whoever_is_named() -> None:
+    limiter = Limiter(
+        [
+            "5/minute",
+            Limit("6/minute", per="ip"),
+            Limit("7/minute", per="model"),
+            Limit("8/minute", per="subject+model"),
+            Limit("9/minute", per=by_team),
+        ],
+        name="a",
+    )
+
+    def amounts(who: str | Identity, **more: str) -> list[int]:
+        return [standing.limit.amount for standing in limiter.status_sync(who, **more)]
+
+    assert amounts("x") == [5]
+    assert amounts("x", ip="::1") == [5, 6]
+    assert amounts("x", ip="::1", model="m") == [5, 6, 7, 8]
+    assert amounts(Identity("x")) == [5]
+    assert amounts(Identity("x", limits=["3/minute"])) == [3]
+    limiter.reset_sync(Identity("x"), ip="::1", model="m")
+    assert [standing.remaining for standing in limiter.status_sync("x", model="m")] == [5, 7, 8]
+
+
+def test_where_to_count_while_the_store_is_down() -> None:
+    async def instead(policy: Any) -> object:
+        return Limiter(["1/minute"], name="a", on_failure=policy).instead()
+
+    assert asyncio.run(instead("allow")) is None
+    assert asyncio.run(instead("memory")) is not None
+    with pytest.raises(Unavailable):
+        asyncio.run(instead("deny"))
+
+
+def test_a_disk_counts_for_each_loop_and_is_closed(tmp_path: Path) -> None:
+    books = Books(f"disk://{tmp_path}/limits")
+    limit = Limit("3/month", strategy="fixed")
+
+    async def take() -> int:
+        _, standing = await books.here().ledger.take(limit, "a", 1)
+        await books.aclose()
+        return standing.remaining
+
+    assert [asyncio.run(take()) for _ in range(3)] == [2, 1, 0]
+
+
+def test_a_hundred_thousand_subjects_leave_nothing_behind() -> None:
+    now = 60_000.0
+    storage = LocalStorage(clock=lambda: now)
+    ledger = Ledger(storage, lambda: now)
+    limit = Limit("5/second")
+    alive = 0
+
+    async def main() -> None:
+        nonlocal now, alive
+        for number in range(100_000):
+            now += 0.001  # so a thousand come in a second, and each is counted for three
+            await ledger.take(limit, f"{number}", 1)
+            alive = max(alive, len(storage._counters.entries))
+
+    asyncio.run(main())
+    assert 3_000 <= alive <= 3_100
+    assert len(storage._counters._heap) == len(storage._counters.entries)

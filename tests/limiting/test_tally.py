@@ -1,0 +1,230 @@
+"""What one call takes, and what it gives back whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ai_proxy_mw import Limit
+from ai_proxy_mw._errors import RateLimited, Unavailable
+from ai_proxy_mw._http import Response
+from ai_proxy_mw.accounting.costs import Costs
+from ai_proxy_mw.accounting.estimate import Estimate
+from ai_proxy_mw.limiting import headers
+from ai_proxy_mw.limiting.ledger import Ledger
+from ai_proxy_mw.limiting.limiter import Limiter
+from ai_proxy_mw.limiting.tally import Tally
+from ai_proxy_mw.stages.budget import BudgetStage
+from ai_proxy_mw.stages.rate_limit import STATUS, RateLimitStage
+from ai_proxy_mw.stores.local import LocalStorage
+
+CHAT = "POST /chat/completions"
+
+
+class Slow(LocalStorage):
+    """Answers when it is told to, after it has counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        count = await super().incr(key, expiry, amount)
+        self.counted.set()
+        await self.answers.wait()
+        return count
+
+
+class Down(LocalStorage):
+    async def get(self, key: str) -> int:
+        raise OSError(key)
+
+
+def _request(endpoint: str = CHAT) -> Any:
+    call = SimpleNamespace(model="fake-1")
+    return SimpleNamespace(
+        subject="a", client="::1", call=call, endpoint=endpoint, identity=None, tally=None
+    )
+
+
+def _hundred(limit: Limit) -> int:
+    return 100
+
+
+@pytest.mark.parametrize("outcome", ["fits", "refused"])
+def test_a_caller_that_leaves_while_the_store_is_asked_holds_nothing(outcome: str) -> None:
+    async def main() -> None:
+        store = Slow()
+        amount = 1000 if outcome == "fits" else 50
+        limits = (Limit(f"{amount}/year", of="tokens"), Limit("5", of="concurrent"))
+        limiter = Limiter(limits, name="a", storage=store)
+        tally = Tally(limiter, _request(), limits)
+        await tally.take_early()
+        store.answers.clear()
+        store.counted.clear()
+        asking = asyncio.create_task(tally.take_late(_hundred))
+        await store.counted.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        tally.release()
+        store.answers.set()
+        await limiter.books.here().leases.aclose()  # waits also for what that leaves behind
+        assert [each.remaining for each in await limiter.status("a")] == [amount, 5]
+        assert limiter.reserved == {}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("storage", [None, "remote"])
+def test_who_is_refused_in_the_end_counts_nowhere(storage: str | None) -> None:
+    async def main() -> None:
+        limits = (Limit("5/year"), Limit("5", of="concurrent"), Limit("50/year", of="tokens"))
+        limiter = Limiter(limits, name="a", storage=None if storage is None else Slow())
+        tally = Tally(limiter, _request(), limits)
+        await tally.take_early()
+        assert [each.remaining for each in tally.standings] == [4, 4]
+        with pytest.raises(RateLimited):
+            await tally.take_late(_hundred)
+        assert [each.remaining for each in tally.standings] == [5, 4, 50]
+        tally.release()
+        await limiter.books.here().leases.aclose()
+        assert [each.remaining for each in await limiter.status("a")] == [5, 5, 50]
+
+    asyncio.run(main())
+
+
+def test_a_moving_window_is_asked_last() -> None:
+    async def main() -> None:
+        limits = (Limit("5/year", strategy="moving"), Limit("3/year"), Limit("1/day"))
+        limiter = Limiter(limits, name="a")
+        statuses = []
+        for _ in range(3):
+            tally = Tally(limiter, _request(), limits)
+            try:
+                await tally.take_early()
+                statuses.append(200)
+            except RateLimited:
+                statuses.append(429)
+        assert statuses == [200, 429, 429]
+        assert [each.remaining for each in await limiter.status("a")] == [4, 2, 0]
+        # What the answer tells is what holds.
+        assert [(each.limit.window, each.remaining) for each in tally.standings] == [
+            (limits[1].window, 2),
+            (limits[2].window, 0),
+        ]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("used", [0, 40, 130])
+def test_a_store_far_away_is_settled_through_its_guard(used: int) -> None:
+    async def main() -> None:
+        limits = (Limit("1000/year", of="tokens"),)
+        limiter = Limiter(limits, name="a", storage=Slow())
+        tally = Tally(limiter, _request(), limits)
+        await tally.take_late(_hundred)
+        [standing] = await limiter.status("a")
+        assert (standing.remaining, standing.reserved) == (900, 100)
+        tally.settle(lambda _: used)
+        tally.settle(lambda _: 500)  # settled already
+        await limiter.aclose()
+        [standing] = await limiter.status("a")
+        assert (standing.remaining, standing.reserved) == (1000 - used, 0)
+
+    asyncio.run(main())
+
+
+def test_two_calls_reserve_on_one_count() -> None:
+    async def main() -> None:
+        limits = (Limit("1000/year", of="tokens"),)
+        limiter = Limiter(limits, name="a")
+        tallies = [Tally(limiter, _request(), limits) for _ in range(2)]
+        for tally in tallies:
+            await tally.take_late(_hundred)
+        reserved = []
+        for tally in tallies:
+            tally.settle(_hundred)
+            reserved += [each.reserved for each in await limiter.status("a")]
+        assert reserved == [100, 0]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("error", "left"), [(ValueError(), 93), (Unavailable(), 100)])
+def test_a_call_that_failed_within_is_paid_for_if_it_may_have_been_sent(
+    error: Exception, left: int
+) -> None:
+    async def fails(request: Any) -> Response:
+        raise error
+
+    async def main() -> None:
+        limits = (Limit("100/year", of="tokens"),)
+        limiter = Limiter(limits, name="a")
+        request = _request()
+        request.tally = Tally(limiter, request, limits)
+        stage = BudgetStage(Costs(None, lambda _: Estimate(7, 20)))
+        with pytest.raises(type(error)):
+            await stage(request, fails)
+        await limiter.aclose()
+        assert [each.remaining for each in await limiter.status("a")] == [left]
+
+    asyncio.run(main())
+
+
+def test_who_asks_how_it_stands_while_nobody_knows_is_told_so() -> None:
+    async def never(request: Any) -> Response:
+        raise AssertionError
+
+    async def main() -> None:
+        limiter = Limiter(["5/year"], name="a", storage=Down())
+        request = _request(STATUS)
+        request.identity = "a"
+        with pytest.raises(Unavailable):
+            await RateLimitStage(limiter)(request, never)
+
+    asyncio.run(main())
+
+
+def test_a_call_that_no_limit_is_for_is_told_of_none() -> None:
+    assert headers.lines([]) == []
+
+
+class Forgetful:
+    """A store whose counts may go below 0."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        self.counts[key] = count = self.counts.get(key, 0) + amount
+        await asyncio.sleep(0)
+        return count
+
+    async def get(self, key: str) -> int:
+        return self.counts.get(key, 0)
+
+    async def clear(self, key: str) -> None:
+        self.counts.pop(key, None)
+
+
+def test_what_is_given_back_to_a_forgotten_count_is_no_credit() -> None:
+    async def main() -> None:
+        ledger = Ledger(Forgetful(), lambda: 60_000.0)
+        limit = Limit("1000/minute", of="tokens")
+        held = [(await ledger.take(limit, "a", 100))[0] for _ in range(3)]
+        await ledger.reset(limit, "a")
+        again, _ = await ledger.take(limit, "a", 50)
+        assert again is not None
+        await asyncio.gather(*[ledger.settle(each, 10) for each in held if each is not None])
+        assert (await ledger.standing(limit, "a")).remaining == 1000
+        taken, _ = await ledger.take(limit, "a", 1000)
+        assert taken is not None
+        assert (await ledger.take(limit, "a", 1))[0] is None
+
+    asyncio.run(main())
