@@ -349,16 +349,19 @@ def test_waiting_tells_what_was_seen(fake: FakeUpstream) -> None:
 def test_a_body_waits_for_its_first_piece_once(fake: FakeUpstream) -> None:
     async def main() -> None:
         transport = fake.transport()
-        whole = await transport.send(outbound(b"", path="/v1/models", method="GET"))
+        content = "/v1/files/x/content"
+        whole = await transport.send(outbound(b"", path=content, method="GET"))
         await whole.body.ready()
         await whole.body.ready()
         assert not whole.body.ended
-        assert json.loads(await collect(whole))["object"] == "list"
-        empty = await transport.send(outbound(b"", path="/v1/models", method="HEAD"))
+        assert len(await collect(whole)) == fake.download_bytes
+        fake.download_bytes = 0
+        empty = await transport.send(outbound(b"", path=content, method="GET"))
         await empty.body.ready()
         assert await collect(empty) == b""
         fake.disconnect(after="headers")
-        broken = await transport.send(outbound(b"", path="/v1/models", method="GET"))
+        fake.download_bytes = 100
+        broken = await transport.send(outbound(b"", path=content, method="GET"))
         with pytest.raises(UpstreamDisconnected):
             await broken.body.ready()
 

@@ -9,7 +9,7 @@ _MONTH = 30 * 24 * 3600
 """Seconds; Memcached takes a longer life for a moment, and would forget the count at once."""
 
 
-class MemcachedCounts:
+class MemcachedCounts:  # pragma: no cover - its tests need a memcached, which CI installs
     """A `MemcachedStorage` of the `limits` library, as the ledger uses it."""
 
     def __init__(self, storage: Any) -> None:

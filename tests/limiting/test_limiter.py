@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits.aio.storage import Storage
 
 from ai_proxy_mw import ConfigurationError, Identity, Limit
 from ai_proxy_mw._errors import Unavailable
-from ai_proxy_mw.limiting.books import Books
+from ai_proxy_mw.limiting.books import Books, _options
 from ai_proxy_mw.limiting.ledger import Ledger
 from ai_proxy_mw.limiting.limiter import Limiter
 from ai_proxy_mw.stores.local import LocalStorage
@@ -113,3 +114,42 @@ def test_a_hundred_thousand_subjects_leave_nothing_behind() -> None:
     asyncio.run(main())
     assert 3_000 <= alive <= 3_100
     assert len(storage._counters._heap) == len(storage._counters.entries)
+
+
+class NoTimes(Storage):
+    """A storage that counts and keeps no times, as Memcached's."""
+
+    STORAGE_SCHEME = ["async+no-times"]  # noqa: RUF012 - `limits` declares it so
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return OSError
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        return amount
+
+    async def get(self, key: str) -> int:
+        return 0
+
+    async def get_expiry(self, key: str) -> float:
+        return 0.0
+
+    async def check(self) -> bool:
+        return True
+
+    async def reset(self) -> int | None:
+        return None
+
+    async def clear(self, key: str) -> None:
+        """There is nothing to forget."""
+
+
+def test_a_strategy_that_the_storage_cannot_do_is_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="NoTimes keeps no times"):
+        Limiter([Limit("1/day", strategy="moving")], name="a", storage=NoTimes())
+    assert isinstance(Limiter(["1/day"], name="a", storage=NoTimes()).books, Books)
+
+
+def test_each_client_is_told_how_long_it_may_take() -> None:
+    assert set(_options("memcached")) == {"connect_timeout", "read_timeout"}
+    assert _options("mongodb") == {}
