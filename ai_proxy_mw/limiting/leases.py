@@ -59,7 +59,9 @@ class Leases:
             self._timer.cancel()
             self._timer = None
         while self._tasks:  # one that ends may leave another behind
-            await asyncio.gather(*self._tasks)
+            # Not `gather`: where all of them are done it does not let the loop run, since Python
+            # 3.12, and those that are done would never be taken off the list.
+            await asyncio.wait(self._tasks)
 
     async def _logged(self, work: Coroutine[Any, Any, None]) -> None:
         try:
