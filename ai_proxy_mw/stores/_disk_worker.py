@@ -10,8 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock, local
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from diskcache import Cache  # type: ignore[import-untyped]
 from diskcache.core import DBNAME  # type: ignore[import-untyped]
@@ -78,6 +79,15 @@ class _Desk:
         self._settings = settings
         self._cache: Any = None
         self._executor = ThreadPoolExecutor(1, "ai_proxy_mw-disk")
+        self._at_work = RLock()
+        _desks.add(self)
+
+    def pause(self) -> bool:
+        """Begin no further job; whether the one at work has ended in time."""
+        return self._at_work.acquire(timeout=self._timeout)
+
+    def resume(self) -> None:
+        self._at_work.release()
 
     def submit(self, job: Callable[[Any], T]) -> Future[T]:
         return self._executor.submit(self._work, job)
@@ -88,6 +98,10 @@ class _Desk:
         return closed
 
     def _work(self, job: Callable[[Any], T]) -> T:
+        with self._at_work:
+            return self._done(job)
+
+    def _done(self, job: Callable[[Any], T]) -> T:
         if self._cache is None:
             self._cache = self._open()
         try:
@@ -101,9 +115,10 @@ class _Desk:
             raise
 
     def _close(self) -> None:
-        cache, self._cache = self._cache, None
-        if cache is not None:
-            cache.close()
+        with self._at_work:
+            cache, self._cache = self._cache, None
+            if cache is not None:
+                cache.close()
 
     def _open(self) -> Any:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -133,3 +148,26 @@ def _create_private(path: Path) -> None:
         pass  # another process was first
     finally:
         Path(name).unlink()
+
+
+_desks: WeakSet[_Desk] = WeakSet()
+
+
+class _Fork(local):
+    """The desks that a forking thread has paused."""
+
+    def __init__(self) -> None:
+        self._paused: list[_Desk] = []
+
+    def begin(self) -> None:
+        # SQLite keeps in the process's memory who holds its locks. A child that is forked in the
+        # middle of a transaction would for ever believe that somebody in it is at work, and wait.
+        self._paused = [desk for desk in list(_desks) if desk.pause()]
+
+    def end(self) -> None:
+        while self._paused:
+            self._paused.pop().resume()
+
+
+_fork = _Fork()
+os.register_at_fork(before=_fork.begin, after_in_parent=_fork.end, after_in_child=_fork.end)

@@ -32,6 +32,31 @@ asyncio.run(DiskStorage(sys.argv[1])._worker.run(job))
 """
 
 
+FORK_AMID = """
+import asyncio, os, sys, threading
+from ai_proxy_mw.stores.disk_limits import DiskStorage
+
+storage = DiskStorage(sys.argv[1])
+begun = threading.Event()
+
+def job(cache):
+    with cache.transact():
+        cache.incr("c:k", 1, 0)
+        begun.set()
+        threading.Event().wait(0.3)  # long enough for the fork to be asked for
+
+parent = threading.Thread(target=lambda: asyncio.run(storage._worker.run(job)))
+parent.start()
+begun.wait()
+pid = os.fork()
+if not pid:
+    asyncio.run(storage.incr("k", 3600))
+    os._exit(0)
+parent.join()
+print(os.waitpid(pid, 0)[1], asyncio.run(storage.incr("k", 3600)), flush=True)
+"""
+
+
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
     return f"disk://{tmp_path}/limits"
@@ -140,3 +165,9 @@ def test_children_of_a_process_that_counts(start: Start, uri: str) -> None:
     assert _result(parent) == 0
     counts = [_get(uri, key) for key in ("before", "parent", "child")]
     assert counts == [1, 1000, 300]
+
+
+def test_a_child_forked_in_the_middle_of_a_transaction_can_count(uri: str) -> None:
+    command = [sys.executable, "-c", FORK_AMID, uri]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout.split() == ["0", "2"], done.stderr
