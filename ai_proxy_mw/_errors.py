@@ -56,10 +56,12 @@ class ProxyError(Exception):
     code: str = "internal_error"
     retry_after: int | None = None
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        if code is not None:
+            self.code = code
         self.extra: RawHeaders = []
 
     def body(self) -> bytes:

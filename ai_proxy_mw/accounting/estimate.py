@@ -63,10 +63,10 @@ def estimate(call: Call) -> Estimate:
     """The prompt, and the most that the call allows the answer."""
     tokens = 0
     for name, raw in call.members.items():
-        if name == "messages" or (name == "input" and raw[:1] == b"["):
+        if name == "messages" or (name == "input" and bytes(memoryview(raw)[:1]) == b"["):
             tokens += _of_messages(raw, _is_anthropic(call))
         elif name in _TEXTS:
-            tokens += _quarter(len(raw))
+            tokens += _quarter(len(memoryview(raw)))
     if call.endpoint in _ANSWERS_NOTHING:
         return Estimate(tokens, 0)
     return Estimate(tokens, _answer(call))
@@ -82,11 +82,11 @@ def _answer(call: Call) -> int:
     return min(MOST_OUTPUT, most * (_whole(call.members.get("n")) or 1))
 
 
-def _of_messages(raw: bytes, anthropic: bool) -> int:
+def _of_messages(raw: msgspec.Raw, anthropic: bool) -> int:
     try:
         messages = _messages.decode(raw)
     except _BAD:
-        return _quarter(len(raw))  # of a shape that we do not know
+        return _quarter(len(memoryview(raw)))  # of a shape that we do not know
     tokens = 0
     for message in messages:
         tokens += _A_MESSAGE
@@ -116,8 +116,7 @@ def _quarter(characters: int) -> int:
     return -(-characters // 4)
 
 
-def _whole(raw: bytes | None) -> int | None:
+def _whole(raw: msgspec.Raw | None) -> int | None:
     """A whole number above 0; what is none is for others to refuse."""
-    if raw is None or not raw.isdigit() or len(raw) > 9:
-        return None
-    return int(raw) or None
+    digits = b"" if raw is None else bytes(raw)
+    return int(digits) or None if digits.isdigit() and len(digits) <= 9 else None

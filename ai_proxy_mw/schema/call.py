@@ -13,6 +13,8 @@ from ai_proxy_mw.schema.members import members
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Headers
 
+_NULL = msgspec.Raw(b"null")
+
 _JSON = re.compile(r'\s*application/json\s*(?:;\s*charset="?utf-?8"?\s*)?;?\s*', re.IGNORECASE)
 
 JSON_ENDPOINTS = frozenset(
@@ -77,7 +79,7 @@ class Call:
 
     def _decoded(self, name: str, kind: Any) -> Any:
         raw = self.members.get(name)
-        if raw is None or raw == b"null":
+        if raw is None or raw == _NULL:
             return None
         try:
             return msgspec.json.decode(raw, type=kind)

@@ -34,20 +34,23 @@ _known: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Known)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-# Each decisive name as it stands in a body made small; and how a letter of one, or the end that
-# some see in a NUL, can be written otherwise. The last signs are `s` and `k` to who minds no
+# What may be a decisive name, with its letters in any case; and how a letter of one, or the end
+# that some see in a NUL, can be written otherwise. The last are `s` and `k` to who minds no
 # capitals.
-_SIGHTED = re.compile(
-    rb'"(%b)"|\\u(?:00[067]|017f|212a)|\xc5\xbf|\xe2\x84\xaa' % "|".join(DECISIVE).encode()
-)
+_NAMED = re.compile(rb'"([%b][a-z_]*)"' % bytes({ord(name[0]) for name in DECISIVE}), re.IGNORECASE)
+_ESCAPED = re.compile(rb"\\u(?:00[067]|017f|212a)", re.IGNORECASE)
+_ODD_LETTERS = (b"\xc5\xbf", b"\xe2\x84\xaa")
+
+_DECISIVE_NAMES = frozenset(DECISIVE)
+_DECISIVE = frozenset(name.encode() for name in DECISIVE)
 
 _NAME = re.compile(rb'[ \t\n\r]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\n\r]*:[ \t\n\r]*')
 _AFTER = re.compile(rb"[ \t\n\r]*[,}]")
 _OPENING = re.compile(rb"[ \t\n\r]*\{")
 
 
-def members(body: bytes) -> dict[str, bytes]:
-    """The known members of the object that a body holds (RFC 8259).
+def members(body: bytes) -> dict[str, msgspec.Raw]:
+    """The known members of the object that a body holds (RFC 8259), as views of it.
 
     Raises InvalidRequest where it is no JSON object, and for a decisive name that is there twice,
     or in another spelling: who reads the first of two and who reads the last, or who minds capitals
@@ -56,32 +59,44 @@ def members(body: bytes) -> dict[str, bytes]:
     try:
         found = _known.decode(body)
     except _BAD as error:
-        raise InvalidRequest(f"The request body is not a JSON object: {error}.") from None
-    pairs = ((name, getattr(found, name)) for name in KNOWN)
-    values = {name: bytes(value) for name, value in pairs if value is not msgspec.UNSET}
+        raise not_an_object(error) from None
+    pairs = [(name, getattr(found, name)) for name in KNOWN]
+    values = {name: value for name, value in pairs if value is not msgspec.UNSET}
     if not _is_plain(body, values):
         _walk(body)
     return values
 
 
-def _is_plain(body: bytes, values: Mapping[str, bytes]) -> bool:
+def not_an_object(error: Exception) -> InvalidRequest:
+    """The error for a body that cannot be read; msgspec's words say where."""
+    return InvalidRequest(f"The request body is not a JSON object: {error}.", code="invalid_json")
+
+
+def _is_plain(body: bytes, values: Mapping[str, msgspec.Raw]) -> bool:
     """Whether the decisive names stand in the body just once, those that were found at its top."""
-    sighted = _SIGHTED.findall(body.lower())
-    wanted = [name.encode() for name in DECISIVE if name in values]
-    return sorted(sighted) == wanted
+    sighted = [name for name in _NAMED.findall(body) if name.lower() in _DECISIVE]
+    if len(sighted) != len(values.keys() & _DECISIVE_NAMES):
+        return False
+    if b"\\" in body and _ESCAPED.search(body):
+        return False
+    return body.isascii() or not any(letter in body for letter in _ODD_LETTERS)
 
 
 def _walk(body: bytes) -> None:
     """Look at each member, which takes longer. Raises InvalidRequest for what `members` says."""
     if body.count(b'"') > _MOST_QUOTES:
-        raise InvalidRequest("The request body has too many members.")
+        raise InvalidRequest("The request body has too many members.", code="request_too_complex")
     try:
         values = {name: bytes(value) for name, value in _object.decode(body).items()}
     except _BAD as error:
-        raise InvalidRequest(f"The request body is not a JSON object: {error}.") from None
+        raise not_an_object(error) from None
     for name in values:
         if name not in DECISIVE and name.casefold().partition("\0")[0] in DECISIVE:
-            raise InvalidRequest(f"The request body has {name!r}: write it in small letters.")
+            raise InvalidRequest(
+                f"The request body has {name!r}: write it in small letters.",
+                param=name.casefold().partition("\0")[0],
+                code="duplicate_parameter",
+            )
     _refuse_doubles(body, values)
 
 
@@ -103,7 +118,9 @@ def _refuse_doubles(body: bytes, values: Mapping[str, bytes]) -> None:
     else:
         if not values or body[position - 1 : position] == b"}":
             return
-    raise InvalidRequest("The request body has two members of one name.")
+    raise InvalidRequest(
+        "The request body has two members of one name.", code="duplicate_parameter"
+    )
 
 
 def _text(name: bytes) -> str:
