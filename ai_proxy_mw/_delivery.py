@@ -63,9 +63,11 @@ async def deliver(response: Response, start: Start, write: Write) -> None:
         how = Ending.CANCELLED
         raise
     finally:
-        await body.aclose()
-        for observer in observers:
-            observer.end(how)
+        try:
+            await body.aclose()
+        finally:  # who leaves twice cancels this, too; what was used is settled none the less
+            for observer in observers:
+                observer.end(how)
 
 
 def _has_length(response: Response) -> bool:

@@ -110,6 +110,33 @@ def _deliver(response: Response) -> tuple[list[tuple[bytes, bool]], BaseExceptio
     return sent, raised
 
 
+def test_who_leaves_twice_is_settled_none_the_less() -> None:
+    """The second time may come while the upstream's connection is closed."""
+
+    class Lingering(Pieces):
+        async def aclose(self) -> None:
+            await super().aclose()
+            await asyncio.Event().wait()
+
+    async def nothing(*_: Any) -> None:
+        pass
+
+    async def main() -> Watcher:
+        watcher = Watcher()
+        body = Lingering(b"a", announced=False)
+        response = Response(200, [], body)
+        response.observers.append(watcher)
+        delivery = asyncio.create_task(deliver(response, nothing, nothing))
+        while not body.closed:
+            await asyncio.sleep(0)
+        delivery.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await delivery
+        return watcher
+
+    assert len(asyncio.run(main()).ends) == 1
+
+
 ERROR_EVENT = b"event: error\ndata: " + UpstreamDisconnected().body() + b"\n\n"
 
 DELIVERIES: dict[str, tuple[list[bytes | BaseException], bool, Any, Ending, Any]] = {
