@@ -45,24 +45,27 @@ class Guard:
 
     async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
         """The store's answer. Raises StoreDown within PATIENCE."""
-        if self._pause:
+        pause = self._pause
+        if pause:
             now = self._clock()
             if now < self._again_at:
                 raise StoreDown
-            self._again_at = now + self._pause  # this call asks; the others go on without
+            self._again_at = now + pause  # this call asks; the others go on without
         try:
             async with asyncio.timeout(PATIENCE):
                 answer = await question()
         except Exception as error:
-            self._fail(error)
+            self._fail(error, pause)
             raise StoreDown from error
         if self._pause:
             self._pause = 0.0
             logger.warning("%s: the store answers again", self._what)
         return answer
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, pause: float) -> None:
         self.failures += 1
+        if pause != self._pause:
+            return  # others that asked at the same time have failed first: it was in vain once
         if not self._pause:
             # Once for an incident. Not the text: a client library may put a password there.
             logger.error("%s: the store does not answer: %s", self._what, type(error).__name__)

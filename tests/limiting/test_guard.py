@@ -95,6 +95,30 @@ def test_only_one_call_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(main())
 
 
+def test_all_that_ask_when_it_goes_down_fail_once() -> None:
+    now = 0.0
+    guard = Guard("limits", lambda: now)
+    gone = asyncio.Event()
+
+    async def down() -> None:
+        await gone.wait()
+        raise OSError
+
+    async def main() -> None:
+        nonlocal now
+        asking = [asyncio.create_task(guard.ask(down)) for _ in range(200)]
+        await asyncio.sleep(0)
+        gone.set()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(answer, StoreDown) for answer in answers)
+        assert guard.failures == 200
+        now = guard_module.FIRST_PAUSE  # no longer, however many there were
+        await guard.ask(lambda: asyncio.sleep(0))
+
+    asyncio.run(main())
+    assert not guard.is_open
+
+
 def test_its_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard_module, "PATIENCE", 0.02)
 
