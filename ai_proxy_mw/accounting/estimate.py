@@ -9,9 +9,12 @@ tokens a second, of which a base64 text of 8 kB a second (64 kbit/s) is taken to
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from ai_proxy_mw._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ai_proxy_mw.schema.call import Call
@@ -20,6 +23,7 @@ DEFAULT_OUTPUT = 4096
 """Tokens that an answer may have where the call does not say."""
 
 MOST_OUTPUT = 1_000_000
+_MOST_TOKENS = 1_000_000_000
 _LOW_DETAIL = 85
 _PICTURE = 1105
 _ANTHROPIC_PICTURE = 1600
@@ -34,10 +38,15 @@ _BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Tokens that a call may put in and get out."""
+    """Tokens that a call may put in and get out. Raises ConfigurationError."""
 
     input_tokens: int
     output_tokens: int
+
+    def __post_init__(self) -> None:
+        for tokens in (self.input_tokens, self.output_tokens):
+            if type(tokens) is not int or not 0 <= tokens <= _MOST_TOKENS:
+                raise ConfigurationError(f"{self}: write whole numbers, 0 or more")
 
 
 class _Part(msgspec.Struct):
@@ -117,6 +126,12 @@ def _quarter(characters: int) -> int:
 
 
 def _whole(raw: msgspec.Raw | None) -> int | None:
-    """A whole number above 0; what is none is for others to refuse."""
-    digits = b"" if raw is None else bytes(raw)
-    return int(digits) or None if digits.isdigit() and len(digits) <= 9 else None
+    """A number of at least 1, at most MOST_OUTPUT; what is none is for others to refuse.
+
+    Also where it is written as `1e3`, `1000.0` or a text: some upstreams take it for what it says.
+    """
+    try:
+        number = float((b"" if raw is None else bytes(raw)).strip(b'"'))
+    except ValueError:
+        return None
+    return ceil(min(number, MOST_OUTPUT)) if number >= 1 else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ai_proxy_mw import Estimate
+from ai_proxy_mw import ConfigurationError, Estimate
 from ai_proxy_mw.accounting.estimate import DEFAULT_OUTPUT, MOST_OUTPUT, estimate
 from ai_proxy_mw.schema.call import Call
 
@@ -38,8 +38,17 @@ def test_the_answer_is_what_the_call_allows(name: str) -> None:
     assert allowed(50) == 50
     assert allowed(50, n=3) == 150
     assert allowed(10**8) == MOST_OUTPUT
-    for wrong in (0, -1, 1.5, "50", None, True, 10**30):
+    assert allowed(10**30) == allowed("1e9") == allowed(50, n=10**20) == MOST_OUTPUT
+    assert allowed("50") == allowed(50.0) == allowed(49.5) == 50
+    for wrong in (0, -1, 0.5, "", "many", None, True, [5]):
         assert allowed(wrong) == DEFAULT_OUTPUT
+
+
+@pytest.mark.parametrize("wrong", [-1, 2.5, True, None, 10**10])
+def test_an_estimate_is_whole_and_no_credit(wrong: Any) -> None:
+    for tokens in ((wrong, 0), (0, wrong)):
+        with pytest.raises(ConfigurationError, match="write whole numbers"):
+            Estimate(*tokens)
 
 
 @pytest.mark.parametrize("endpoint", ["POST /embeddings", "POST /moderations"])
