@@ -338,6 +338,10 @@ def test_callers_may_ask_where_allowed(serve: Serve) -> None:
     with serve("5/minute") as limited:
         answer = httpx.get(f"{limited.v1}/_limits", headers={"x-user": "alice"})
         assert answer.status_code == 404
+    with serve(limits=lambda request: ["7/minute"], limits_endpoint=True) as limited:
+        assert limited.chat().status_code == 200
+        answer = httpx.get(f"{limited.v1}/_limits", headers={"x-user": "alice"})
+        assert [each["remaining"] for each in answer.json()["data"]] == [6]
 
 
 def test_apps_of_two_names_count_apart(serve: Serve) -> None:

@@ -52,17 +52,15 @@ class Limiter:
                 f"on_store_failure={on_failure!r}: write one of {get_args(OnStoreFailure)}"
             )
         self._find = limits if callable(limits) else None
-        self._limits = () if callable(limits) else _apart(limits)
         self._app = keys.digest(name)[:8]
         self._on_failure = on_failure
         self._storage = storage
         self._clock = clock
-        if self._limits or self._find is not None or storage is not None:
+        self._limits: tuple[Limit, ...] = () if callable(limits) else self._checked(limits)
+        if self._find is not None or storage is not None:
             self.books  # noqa: B018 - what is wrong with it is told now
         self.reserved: Counter[str] = Counter()
         """What calls under way in this process hold, by the base of its key."""
-        for limit in self._limits:
-            self.books.check(limit)
 
     @cached_property
     def books(self) -> Books:
@@ -73,8 +71,8 @@ class Limiter:
         """What a call is counted against."""
         identity = request.identity
         if identity is not None and identity.limits is not None:
-            return _apart(identity.limits)
-        return self._limits if self._find is None else _apart(self._find(request))
+            return self._checked(identity.limits)
+        return self._limits if self._find is None else self._checked(self._find(request))
 
     def base(self, limit: Limit, who: str) -> str:
         """Under which key somebody's count is kept, whatever the window."""
@@ -128,6 +126,13 @@ class Limiter:
         if "books" in vars(self):
             await self.books.aclose()
 
+    def _checked(self, limits: Limits) -> tuple[Limit, ...]:
+        """Limits that can be counted. Raises ConfigurationError."""
+        found = _apart(limits)
+        for limit in found:
+            self.books.check(limit)
+        return found
+
     def _countable(
         self, who: str | Identity, ip: str | None, model: str | None
     ) -> Iterator[tuple[Limit, str]]:
@@ -139,7 +144,7 @@ class Limiter:
             "model": (model,),
             "subject+model": (subject, model),
         }
-        for limit in self._limits if own is None else limits_of(own):
+        for limit in self._limits if own is None else self._checked(own):
             parts = values.get(limit.per, (None,))
             known = [part for part in parts if part is not None]
             if len(known) == len(parts):

@@ -8,6 +8,7 @@ import msgspec
 
 from ai_proxy_mw._errors import ProxyError, Unavailable
 from ai_proxy_mw._http import Ending, Response
+from ai_proxy_mw._identity import Identity
 from ai_proxy_mw._limits import MICRO, Limit
 from ai_proxy_mw.limiting import headers
 from ai_proxy_mw.limiting.guard import StoreDown
@@ -52,9 +53,9 @@ class RateLimitStage:
         return response
 
     async def _status(self, request: Request) -> Response:
-        assert request.identity is not None
+        caller = Identity(request.subject, limits=self._limiter.limits_for(request))
         try:
-            standings = await self._limiter.status(request.identity, ip=request.client)
+            standings = await self._limiter.status(caller, ip=request.client)
         except StoreDown as error:
             raise Unavailable(UNCOUNTED) from error
         body = msgspec.json.encode({"object": "list", "data": [_told(each) for each in standings]})

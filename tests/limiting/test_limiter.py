@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,6 +149,18 @@ def test_a_strategy_that_the_storage_cannot_do_is_refused_at_once() -> None:
     with pytest.raises(ConfigurationError, match="NoTimes keeps no times"):
         Limiter([Limit("1/day", strategy="moving")], name="a", storage=NoTimes())
     assert isinstance(Limiter(["1/day"], name="a", storage=NoTimes()).books, Books)
+
+
+def test_a_strategy_that_the_storage_cannot_do_is_no_failure_of_the_storage() -> None:
+    moving = [Limit("1/day", strategy="moving")]
+    request: Any = SimpleNamespace(identity=None)
+    limiter = Limiter(lambda request: moving, name="a", storage=NoTimes())
+    for identity in (None, Identity("x", limits=moving)):
+        request.identity = identity
+        with pytest.raises(ConfigurationError, match="NoTimes keeps no times"):
+            limiter.limits_for(request)
+    with pytest.raises(ConfigurationError, match="NoTimes keeps no times"):
+        asyncio.run(limiter.status(Identity("x", limits=moving)))
 
 
 def test_each_client_is_told_how_long_it_may_take() -> None:
