@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 Closer = Callable[[], Awaitable[None]]
 
+SETTLING = "ai_proxy_mw-settling"
+"""The name of tasks that closing waits for: the end of the process does not cancel them."""
+
 STOP_WITHIN = 2.0
 """Seconds that the end of the process waits for connections to close."""
 
@@ -55,7 +58,8 @@ class LoopThread:
         self._stopping = self.loop.create_task(self._close_all())
 
     async def _close_all(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
+        others = {task for task in asyncio.all_tasks() if task.get_name() != SETTLING}
+        others.discard(self._stopping)
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)

@@ -36,20 +36,30 @@ class Costs:
         """What a call may cost."""
         call = request.call
         if not runs_a_model(request.endpoint) or request.endpoint in _FREE:
-            return Bill(Estimate(input_tokens=0, output_tokens=0), None, runs=False)
+            return Bill(Estimate(input_tokens=0, output_tokens=0), tuple, runs=False)
         expected = _UNSEEN if call is None else self._estimate(call)
-        model = None if call is None else call.model
-        return Bill(expected, None if model is None else self._prices.of(model), runs=True)
+        return Bill(expected, partial(self._priced, call), runs=True)
+
+    def _priced(self, call: Call | None) -> tuple[Price, ...]:
+        """The prices of all models that may answer; none if one of them is not known."""
+        if call is None or call.model is None:
+            return ()
+        found = [self._prices.of(model) for model in (call.model, *call.other_models)]
+        known = tuple(price for price in found if price is not None)
+        return known if len(known) == len(found) else ()
 
 
 class Bill:
     """The costs of one call, as functions of the limit that counts them."""
 
-    __slots__ = ("_expected", "_price", "_runs")
+    __slots__ = ("_expected", "_find_prices", "_found", "_runs")
 
-    def __init__(self, expected: Estimate, price: Price | None, *, runs: bool) -> None:
+    def __init__(
+        self, expected: Estimate, find_prices: Callable[[], tuple[Price, ...]], *, runs: bool
+    ) -> None:
         self._expected = expected
-        self._price = price
+        self._find_prices = find_prices
+        self._found: tuple[Price, ...] | None = None
         self._runs = runs
 
     def expected(self, limit: Limit) -> int:
@@ -58,7 +68,7 @@ class Bill:
             return 1
         if not self._runs:
             return 0
-        if limit.of == "usd" and self._price is None:
+        if limit.of == "usd" and not self._prices:
             raise PriceUnknown
         tokens = self._expected
         return max(1, self._amount(limit, Usage(tokens.input_tokens, tokens.output_tokens)))
@@ -79,9 +89,17 @@ class Bill:
             usage = Usage(self._expected.input_tokens, usage.output_tokens)
         return partial(self._amount, usage=usage)
 
+    @property
+    def _prices(self) -> tuple[Price, ...]:
+        """Found when money is counted, for what it costs to look for them."""
+        if self._found is None:
+            self._found = self._find_prices()
+        return self._found
+
     def _amount(self, limit: Limit, usage: Usage) -> int:
         if limit.of == "usd":
-            return 0 if self._price is None else cost(self._price, usage)
+            # Whichever of them answers, it is no more than the dearest costs.
+            return max((cost(price, usage) for price in self._prices), default=0)
         return {
             "tokens": usage.input_tokens + usage.output_tokens,
             "input_tokens": usage.input_tokens,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from ai_proxy_mw._loop import SETTLING
 from ai_proxy_mw.limiting.ledger import Ledger, Taken
 from ai_proxy_mw.limiting.windows import LEASE
 
@@ -30,6 +31,7 @@ class Leases:
         self._held: set[Lease] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._failing = False
 
     def hold(self, taken: Taken) -> Lease:
         """Keep a place until it is released."""
@@ -49,7 +51,7 @@ class Leases:
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Have something settled, without anybody waiting for it."""
-        task = asyncio.get_running_loop().create_task(self._logged(work))
+        task = asyncio.get_running_loop().create_task(self._logged(work), name=SETTLING)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -68,7 +70,11 @@ class Leases:
             await work
         except Exception as error:  # noqa: BLE001 - each client library has errors of its own
             # What was taken stays taken until its window ends: too little is let in, not too much.
-            logger.warning("limits: not settled: %s", type(error).__name__)
+            if not self._failing:  # once for an incident
+                logger.warning("limits: not settled: %s", type(error).__name__)
+            self._failing = True
+        else:
+            self._failing = False
 
     def _wind(self) -> None:
         # Twice in each LEASE, so that none is missed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from typing import Any, NamedTuple, Protocol
 
 from ai_proxy_mw._limits import Limit
@@ -79,15 +80,17 @@ class Ledger:
         elif more and taken.key:
             await self._back(taken.limit, taken.key, -more)
 
-    async def standing(self, limit: Limit, base: str) -> Standing:
-        """How the limit stands, nothing taken."""
+    async def standing(self, limit: Limit, base: str, asked: int = 0) -> Standing:
+        """How the limit stands, nothing taken; and how long to wait for what is asked."""
         if limit.strategy == "moving":
-            return await self._moving.standing(limit, base)
+            return await self._moving.standing(limit, base, asked)
         position = Position.at(limit, self._clock())
         previous = await self._previous(base, position)
         current = await self._store.get(_key(base, position.number))
         remaining = max(0, limit.amount - used(position, current, previous))
-        return Standing(limit, remaining, _reset(limit, position, current or previous))
+        fits = asked <= remaining
+        seconds = 0 if fits else wait(limit, position, current, previous, asked)
+        return Standing(limit, remaining, _reset(limit, position, current or previous), seconds)
 
     async def reset(self, limit: Limit, base: str) -> None:
         """Forget what was used."""
@@ -135,13 +138,18 @@ class _Moving:
         standing = await self.standing(limit, base)
         if fits:
             return Taken(limit, base, "", 1), standing
-        seconds = max(1, min(limit.window, -int(-standing.reset // 1)))
-        return None, standing._replace(remaining=0, wait=seconds)
+        return None, standing._replace(remaining=0, wait=_whole(limit, standing.reset))
 
-    async def standing(self, limit: Limit, base: str) -> Standing:
+    async def standing(self, limit: Limit, base: str, asked: int = 0) -> Standing:
         start, count = await self._store.get_moving_window(base, limit.amount, limit.window)
-        reset = start + limit.window - self._clock() if count else 0.0
-        return Standing(limit, max(0, limit.amount - count), max(0.0, reset))
+        reset = max(0.0, start + limit.window - self._clock()) if count else 0.0
+        remaining = max(0, limit.amount - count)
+        seconds = 0 if asked <= remaining else _whole(limit, reset)
+        return Standing(limit, remaining, reset, seconds)
+
+
+def _whole(limit: Limit, seconds: float) -> int:
+    return max(1, min(limit.window, ceil(seconds)))
 
 
 def _key(base: str, number: int) -> str:

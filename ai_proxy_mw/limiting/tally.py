@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from ai_proxy_mw._errors import RateLimited
 from ai_proxy_mw._limits import MICRO, Limit
+from ai_proxy_mw._loop import SETTLING
 from ai_proxy_mw.limiting import keys
 from ai_proxy_mw.limiting.guard import StoreDown
 from ai_proxy_mw.limiting.leases import Lease
-from ai_proxy_mw.limiting.ledger import Standing, Taken
+from ai_proxy_mw.limiting.ledger import Ledger, Standing, Taken
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
@@ -72,12 +73,10 @@ class Tally:
             book.leases.release(lease)
 
     async def _take(self, limits: list[Limit], cost: Cost) -> None:
-        call = self._request.call
-        model = None if call is None else call.model
         wanted = [
             (limit, self._limiter.base(limit, who))
             for limit in limits
-            if limit.covers(self._request.endpoint, model)
+            if self._covers(limit)
             and cost(limit)
             and (who := keys.owner(limit, self._request)) is not None
         ]
@@ -88,12 +87,25 @@ class Tally:
             if refused is not None:
                 raise _error(refused, cost(refused.limit))
 
+    def _covers(self, limit: Limit) -> bool:
+        endpoint, call = self._request.endpoint, self._request.call
+        if limit.covers(endpoint, None if call is None else call.model):
+            return True
+        # Nobody escapes a limit of a model by naming it second.
+        return (
+            limit.models is not None
+            and call is not None
+            and any(limit.covers(endpoint, other) for other in call.other_models)
+        )
+
     async def _from_a_book(self, wanted: list[tuple[Limit, str]], cost: Cost) -> Standing | None:
         book: Book | None = self._limiter.books.here()
         assert book is not None
         if book.guard is None:
             return await self._from(book, wanted, cost)
-        asking = asyncio.create_task(book.guard.ask(partial(self._from, book, wanted, cost)))
+        asking = asyncio.create_task(
+            book.guard.ask(partial(self._from, book, wanted, cost)), name=SETTLING
+        )
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -107,22 +119,29 @@ class Tally:
     async def _from(
         self, book: Book, wanted: list[tuple[Limit, str]], cost: Cost
     ) -> Standing | None:
-        """Take from all of them or from none; the one that has too little, if there is one."""
-        standings: list[Standing] = []
+        """Take from all of them or from none; the one to wait for longest, if one is too little."""
         got: list[Taken] = []
-        for limit, base in wanted:
-            taken, standing = await book.ledger.take(limit, base, cost(limit))
-            if taken is None:
-                self.standings += [*map(_returned, standings, got), standing]
-                for each in got:
-                    await book.ledger.settle(each, 0)
-                return standing
-            standings.append(standing)
-            got.append(taken)
+        try:
+            standings = await _asked(book.ledger, wanted, cost, got)
+            if len(got) < len(wanted):
+                return await self._refused(book, standings, got)
+        except BaseException:
+            # Who is not let in holds nothing, whichever of the limits could not be asked.
+            for each in got:
+                book.leases.later(book.ledger.settle(each, 0))
+            raise
         self.standings += standings
         for each in got:
             self._keep(book, each)
         return None
+
+    async def _refused(self, book: Book, standings: list[Standing], got: list[Taken]) -> Standing:
+        """Give back what was taken until one had too little."""
+        told = [*map(_returned, standings, got), *standings[len(got) :]]
+        while got:
+            await book.ledger.settle(got.pop(), 0)
+        self.standings += told
+        return max(standings, key=_wait)
 
     def _uncount(self) -> None:
         """A call that is refused in the end counts nowhere."""
@@ -154,6 +173,27 @@ class Tally:
 
 def _one(limit: Limit) -> int:  # noqa: ARG001 - a call is one of whatever counts calls
     return 1
+
+
+async def _asked(
+    ledger: Ledger, wanted: list[tuple[Limit, str]], cost: Cost, got: list[Taken]
+) -> list[Standing]:
+    """How all of them stand. `got` is what was taken until one had too little."""
+    standings: list[Standing] = []
+    for limit, base in wanted:
+        if len(got) < len(standings):
+            # Who is refused by one learns at once of the others that he would have to wait for.
+            standings.append(await ledger.standing(limit, base, cost(limit)))
+            continue
+        taken, standing = await ledger.take(limit, base, cost(limit))
+        standings.append(standing)
+        if taken is not None:
+            got.append(taken)
+    return standings
+
+
+def _wait(standing: Standing) -> int:
+    return standing.wait
 
 
 def _is_moving(wanted: tuple[Limit, str]) -> bool:

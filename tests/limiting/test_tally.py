@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ai_proxy_mw import Limit
-from ai_proxy_mw._errors import RateLimited, Unavailable
+from ai_proxy_mw._errors import PriceUnknown, RateLimited, Unavailable
 from ai_proxy_mw._http import Response
+from ai_proxy_mw._loop import LoopThread
 from ai_proxy_mw.accounting.costs import Costs
 from ai_proxy_mw.accounting.estimate import Estimate
-from ai_proxy_mw.limiting import headers
+from ai_proxy_mw.accounting.prices import Price, Prices
+from ai_proxy_mw.limiting import headers, keys
 from ai_proxy_mw.limiting.ledger import Ledger
 from ai_proxy_mw.limiting.limiter import Limiter
 from ai_proxy_mw.limiting.tally import Tally
+from ai_proxy_mw.schema.call import Call
 from ai_proxy_mw.stages.budget import BudgetStage
 from ai_proxy_mw.stages.rate_limit import STATUS, RateLimitStage
 from ai_proxy_mw.stores.local import LocalStorage
@@ -117,6 +122,7 @@ def test_a_moving_window_is_asked_last() -> None:
         assert [(each.limit.window, each.remaining) for each in tally.standings] == [
             (limits[1].window, 2),
             (limits[2].window, 0),
+            (limits[0].window, 4),
         ]
 
     asyncio.run(main())
@@ -184,7 +190,6 @@ def test_who_asks_how_it_stands_while_nobody_knows_is_told_so() -> None:
     async def main() -> None:
         limiter = Limiter(["5/year"], name="a", storage=Down())
         request = _request(STATUS)
-        request.identity = "a"
         with pytest.raises(Unavailable):
             await RateLimitStage(limiter)(request, never)
 
@@ -193,6 +198,137 @@ def test_who_asks_how_it_stands_while_nobody_knows_is_told_so() -> None:
 
 def test_a_call_that_no_limit_is_for_is_told_of_none() -> None:
     assert headers.lines([]) == []
+
+
+class Torn(LocalStorage):
+    """Counts one limit, and fails at another."""
+
+    def __init__(self, limit: Limit) -> None:
+        super().__init__()
+        self.limit = limit
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        if self.limit.id in key:
+            raise OSError(key)
+        return await super().incr(key, expiry, amount)
+
+
+def test_who_could_not_be_counted_everywhere_is_counted_nowhere() -> None:
+    async def main() -> None:
+        limits = (Limit("100/year", of="tokens"), Limit("100/day", of="tokens"))
+        limiter = Limiter(limits, name="a", storage=Torn(limits[1]), on_failure="allow")
+        tally = Tally(limiter, _request(), limits)
+        await tally.take_late(_hundred)
+        book = limiter.books.here()
+        await book.leases.aclose()
+        base = limiter.base(limits[0], keys.digest("a"))
+        assert (await book.ledger.standing(limits[0], base)).remaining == 100
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("strategies", [("sliding", "fixed"), ("sliding", "moving")])
+def test_who_is_refused_by_several_is_told_the_longest_wait(strategies: Any) -> None:
+    async def main() -> None:
+        limits = (
+            Limit("1/second", strategy=strategies[0]),
+            Limit("2/year", strategy=strategies[1]),
+            Limit("9/day"),
+        )
+        now = time.time()
+        limiter = Limiter(limits, name="a", clock=lambda: now)
+        for _ in range(2):
+            await Tally(limiter, _request(), limits[1:]).take_early()
+        await Tally(limiter, _request(), limits[:1]).take_early()
+        tally = Tally(limiter, _request(), limits)
+        with pytest.raises(RateLimited, match="You have used the 2 requests") as refused:
+            await tally.take_early()
+        assert refused.value.retry_after is not None
+        assert refused.value.retry_after > 2
+        assert sorted(each.remaining for each in tally.standings) == [0, 0, 7]
+
+    asyncio.run(main())
+
+
+def test_an_incident_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> None:
+        raise OSError
+
+    async def works() -> None:
+        pass
+
+    async def main() -> None:
+        leases = Limiter(["1/day"], name="a").books.here().leases
+        for incident in ([fails, fails, works], [fails]):
+            for work in incident:
+                leases.later(work())
+                await leases.aclose()
+
+    asyncio.run(main())
+    assert [record.message for record in caplog.records] == ["limits: not settled: OSError"] * 2
+
+
+def test_nobody_escapes_the_limit_of_a_model_by_naming_it_second() -> None:
+    async def main() -> None:
+        limits = (Limit("1/year", models=["dear-*"]),)
+        limiter = Limiter(limits, name="a")
+        request = _request()
+        for body, fits in [
+            (b'{"model": "a", "models": ["b", "dear-1"]}', True),
+            (b'{"model": "a", "fallbacks": ["dear-2"]}', False),
+            (b'{"model": "a", "models": ["b"]}', True),
+        ]:
+            request.call = Call(CHAT, body)
+            tally = Tally(limiter, request, limits)
+            if fits:
+                await tally.take_late(lambda _: 1)
+                continue
+            with pytest.raises(RateLimited):
+                await tally.take_late(lambda _: 1)
+
+    asyncio.run(main())
+
+
+def test_the_dearest_of_the_models_that_may_answer_is_reserved() -> None:
+    prices = Prices({"cheap": Price(0, 1), "in": Price(5, 2), "out": Price(1, 9)}, default=False)
+    costs = Costs(prices, lambda _: Estimate(10, 10))
+    limit = Limit("1/day", of="usd")
+
+    def expected(**body: Any) -> int:
+        request = _request()
+        request.call = Call(CHAT, json.dumps(body).encode())
+        return costs.bill(request).expected(limit)
+
+    assert expected(model="cheap") == 10
+    assert expected(model="cheap", models=["cheap", "in"]) == 70
+    assert expected(model="in", fallbacks=["out"]) == 100
+    for unknown in ({"models": ["x"]}, {"tools": [{"type": "image_generation", "model": "x"}]}):
+        with pytest.raises(PriceUnknown):
+            expected(model="cheap", **unknown)
+
+
+def test_the_end_of_the_process_waits_for_what_is_being_settled() -> None:
+    thread = LoopThread()
+    settled = []
+
+    async def begin() -> None:
+        ending = asyncio.Event()
+        leases = Limiter(["1/day"], name="a").books.here().leases
+
+        async def settle() -> None:
+            await ending.wait()
+            settled.append(1)
+
+        async def close() -> None:
+            ending.set()
+            await leases.aclose()
+
+        leases.later(settle())
+        thread.at_stop(leases, close)
+
+    thread.run(begin())
+    thread.stop()
+    assert settled == [1]
 
 
 class Forgetful:
