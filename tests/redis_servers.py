@@ -79,7 +79,7 @@ def serve_redis(*options: str) -> Iterator[RedisServer]:
 
 
 @contextlib.contextmanager
-def serve_cluster() -> Iterator[list[RedisServer]]:
+def serve_cluster(*options: str) -> Iterator[list[RedisServer]]:
     """Three masters that share the slots."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         nodes = [
@@ -89,6 +89,7 @@ def serve_cluster() -> Iterator[list[RedisServer]]:
                 "yes",
                 "--cluster-node-timeout",
                 "2000",
+                *options,
                 port=_cluster_port(),
             )
             for number in range(3)

@@ -57,7 +57,7 @@ class Guard:
         except Exception as error:
             self._fail(error, pause)
             raise StoreDown from error
-        if self._pause:
+        if pause:  # one that was asked before it went down says nothing of now
             self._pause = 0.0
             logger.warning("%s: the store answers again", self._what)
         return answer

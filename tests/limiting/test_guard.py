@@ -119,6 +119,24 @@ def test_all_that_ask_when_it_goes_down_fail_once() -> None:
     assert not guard.is_open
 
 
+def test_an_answer_to_an_earlier_question_does_not_end_an_incident() -> None:
+    guard = Guard("limits", lambda: 0.0)
+    store = Store()
+    answered = asyncio.Event()
+
+    async def main() -> None:
+        earlier = asyncio.create_task(guard.ask(answered.wait))
+        await asyncio.sleep(0)
+        store.down = True
+        with pytest.raises(StoreDown):
+            await guard.ask(store.answer)
+        answered.set()
+        assert await earlier
+
+    asyncio.run(main())
+    assert guard.is_open
+
+
 def test_its_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard_module, "PATIENCE", 0.02)
 
