@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from ai_proxy_mw._errors import ConfigurationError, Unavailable
 from ai_proxy_mw._limits import Limit, limits_of
@@ -18,6 +18,8 @@ from ai_proxy_mw.limiting.ledger import Standing
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
     from ai_proxy_mw._identity import Identity
+
+T = TypeVar("T")
 
 Limits = Iterable[str | Limit]
 FindLimits = Callable[["Request"], Limits]
@@ -113,13 +115,18 @@ class Limiter:
         self, who: str | Identity, *, ip: str | None = None, model: str | None = None
     ) -> list[Standing]:
         """`status` for code that has no event loop."""
-        return loop_thread().run(self.status(who, ip=ip, model=model))
+        return self._run(self.status(who, ip=ip, model=model))
 
     def reset_sync(
         self, who: str | Identity, *, ip: str | None = None, model: str | None = None
     ) -> None:
         """`reset` for code that has no event loop."""
-        loop_thread().run(self.reset(who, ip=ip, model=model))
+        self._run(self.reset(who, ip=ip, model=model))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        thread = loop_thread()
+        thread.at_stop(self, self.aclose)
+        return thread.run(work)
 
     async def aclose(self) -> None:
         """Wait for what is being settled, and close the running loop's connections."""

@@ -12,6 +12,7 @@ from limits.aio.storage import Storage
 
 from ai_proxy_mw import ConfigurationError, Identity, Limit
 from ai_proxy_mw._errors import Unavailable
+from ai_proxy_mw._loop import loop_thread
 from ai_proxy_mw.limiting.books import Books, _options
 from ai_proxy_mw.limiting.ledger import Ledger
 from ai_proxy_mw.limiting.limiter import Limiter
@@ -74,6 +75,31 @@ def test_status_and_reset_for_whoever_is_named() -> None:
     assert amounts(Identity("x", limits=["3/minute"])) == [3]
     limiter.reset_sync(Identity("x"), ip="::1", model="m")
     assert [standing.remaining for standing in limiter.status_sync("x", model="m")] == [5, 7, 8]
+
+
+class Closable(LocalStorage):
+    closed = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+def test_what_was_asked_without_a_loop_is_closed_with_the_process() -> None:
+    storage = Closable()
+    limiter = Limiter(["5/minute"], name="a", storage=storage)
+    assert len(limiter.status_sync("x")) == 1
+    loop_thread().stop()
+    assert storage.closed == 1
+
+
+def test_who_would_wait_for_himself_is_told_so() -> None:
+    limiter = Limiter(["5/minute"], name="a")
+
+    async def in_the_loop() -> None:
+        limiter.reset_sync("x")
+
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        loop_thread().run(in_the_loop())
 
 
 def test_where_to_count_while_the_store_is_down() -> None:
