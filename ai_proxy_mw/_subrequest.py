@@ -80,9 +80,11 @@ class SubrequestIdentify:
 
     async def __call__(self, request: Request) -> str | Identity | None:
         remembered = self._remembered
-        key = None if remembered is None else self._credentials.key(request.headers)
-        if remembered is None or key is None:
+        credentials = None if remembered is None else self._credentials.key(request.headers)
+        if remembered is None or credentials is None:
             return self._judge(request, await self._ask(request))
+        # One object may serve two apps, of which each knows its own callers only.
+        key = (id(self._app_of(request)), credentials)
         caller = remembered.get(key)
         if caller is None:
             answer = await self._ask(request)
@@ -104,8 +106,11 @@ class SubrequestIdentify:
             raise Unavailable("The app did not say in time who is calling.")
         return answer
 
+    def _app_of(self, request: Request) -> Any:
+        return request.app if self._app is None else self._app
+
     async def _call(self, request: Request) -> Answer:
-        app = request.app if self._app is None else self._app
+        app = self._app_of(request)
         if app is None:
             raise RuntimeError(f"{self!r}: no app stands behind the proxy: give it app=your_app")
         told = request.environ if request.scope is None else request.scope

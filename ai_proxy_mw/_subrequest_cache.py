@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Remembered:
         self._size = size
         self._clock = clock
         self._lock = threading.Lock()
-        self._entries: OrderedDict[bytes, tuple[float, str | Identity]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, tuple[float, str | Identity]] = OrderedDict()
 
-    def get(self, key: bytes) -> str | Identity | None:
+    def get(self, key: Hashable) -> str | Identity | None:
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
@@ -54,7 +54,7 @@ class Remembered:
             self._entries.move_to_end(key)
             return entry[1]
 
-    def put(self, key: bytes, caller: str | Identity) -> None:
+    def put(self, key: Hashable, caller: str | Identity) -> None:
         with self._lock:
             self._entries[key] = (self._clock() + self._ttl, caller)
             self._entries.move_to_end(key)

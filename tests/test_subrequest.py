@@ -962,6 +962,17 @@ def test_only_who_is_admitted_is_remembered() -> None:
     assert len(host.asked) == 7
 
 
+def test_who_is_known_to_one_app_is_not_known_to_another() -> None:
+    """One object may serve two apps, which give out the same credentials to different callers."""
+    one, other, identify = Host(), Host(), SubrequestIdentify("/auth/me", cache_ttl=600)
+    other.says({"subject": "bob"})
+    for _ in range(2):
+        for host, subject in ((one, "alice"), (other, "bob")):
+            request = _request((b"cookie", b"s=1"), app=host.asgi)
+            assert _identify(identify, request) == subject
+    assert [len(host.asked) for host in (one, other)] == [1, 1]
+
+
 def test_who_asked_for_no_cache_has_none() -> None:
     host, identify = Host(), SubrequestIdentify("/auth/me")
     for _ in range(2):
