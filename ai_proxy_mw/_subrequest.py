@@ -7,9 +7,12 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ai_proxy_mw._errors import ConfigurationError, Forbidden, Unauthorized, Unavailable
+from ai_proxy_mw._hook_threads import hook_threads
 from ai_proxy_mw._identify import AppAnswer
 from ai_proxy_mw._subrequest_answer import MARK, Target, passed_on
 from ai_proxy_mw._subrequest_asgi import ask_asgi
@@ -48,8 +51,8 @@ class SubrequestIdentify:
     is 401. All else is a fault: 500, and in the log.
 
     The app sees the caller's headers, address and cookies, but no body. An ASGI app runs in the
-    caller's task and is cancelled when its time is up. A WSGI app runs in a thread of the event
-    loop's pool; it cannot be interrupted, so that a call which is too slow goes on there.
+    caller's task and is cancelled when its time is up. A WSGI app runs in one of 64 threads; it
+    cannot be interrupted, so that a call which is too slow goes on there.
 
     Raises ConfigurationError. Calling it raises RuntimeError for every fault.
     """
@@ -121,7 +124,8 @@ class SubrequestIdentify:
         if request.scope is not None:
             return await ask_asgi(app, request.scope, self._target)
         # Not `request.run_sync`: the worker's own thread could not be left when time is up.
-        return await asyncio.to_thread(ask_wsgi, app, request.environ or {}, self._target)
+        ask = partial(copy_context().run, ask_wsgi, app, request.environ or {}, self._target)
+        return await asyncio.get_running_loop().run_in_executor(hook_threads(), ask)
 
     def _judge(self, request: Request, answer: Answer) -> str | Identity | None:
         status = answer.status

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from ai_proxy_mw._calls import read_head
 from ai_proxy_mw._delivery import Truncated, deliver
 from ai_proxy_mw._errors import ClientGone
+from ai_proxy_mw._hook_threads import hook_threads
 from ai_proxy_mw._http import Request, Response
 from ai_proxy_mw._incoming import Pull, RequestBody
 from ai_proxy_mw._paths import below, is_tricky
@@ -251,17 +249,4 @@ async def run_sync(function: Callable[[], T], /) -> T:
     # Not thread_sensitive: that would make one slow function hold up all others.
     from asgiref.sync import sync_to_async  # noqa: PLC0415 - 20 ms of import, seldom needed
 
-    return await sync_to_async(function, thread_sensitive=False, executor=_hook_threads())()
-
-
-HOOK_THREADS = 64
-"""Hooks at once: they wait for databases, and the loop's own few threads are for short work."""
-
-
-@cache
-def _hook_threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(HOOK_THREADS, "ai_proxy_mw-hook")
-
-
-# Threads do not survive a fork.
-os.register_at_fork(after_in_child=_hook_threads.cache_clear)
+    return await sync_to_async(function, thread_sensitive=False, executor=hook_threads())()

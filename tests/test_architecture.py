@@ -36,6 +36,7 @@ FLOORS: list[set[str]] = [
     {"_subrequest_answer"},
     {"_identify"},
     {"_api_keys", "_clients", "_config", "_cors", "_endpoints", "_encoding", "_incoming"},
+    {"_hook_threads"},
     {"_identity"},
     {"_limits"},
     {"upstream.base"},

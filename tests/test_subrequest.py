@@ -362,6 +362,25 @@ def test_one_who_is_asked_about_holds_up_nobody_else(served: Served) -> None:
         assert slow.result(PATIENCE).status_code == 200
 
 
+def test_a_wsgi_app_is_asked_about_many_at_once() -> None:
+    """More than the event loop has threads of its own, in which it also looks up names."""
+    together = threading.Barrier(40)
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        together.wait(PATIENCE)
+        start_response("200 OK", [])
+        return [b'{"subject": "alice"}']
+
+    identify = SubrequestIdentify("/auth/me", timeout=PATIENCE)
+    proxy = AIProxy(upstream=upstream(FakeUpstream()), identify=identify)
+    with (
+        serve_wsgi(AIProxyWSGIMiddleware(app, proxy=proxy)) as url,
+        ThreadPoolExecutor(together.parties) as pool,
+    ):
+        calls = [pool.submit(httpx.get, f"{url}/v1/models") for _ in range(together.parties)]
+        assert {call.result(PATIENCE * 3).status_code for call in calls} == {200}
+
+
 # -- what the app is asked ----------------------------------------------------------------------
 
 SENT = {
