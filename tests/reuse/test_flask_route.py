@@ -538,6 +538,24 @@ def test_the_apps_hooks_and_session_are_at_work_on_answers(house: House) -> None
             assert answer.json()["object"] == "chat.completion"
 
 
+def test_what_the_app_adds_on_origins_takes_the_place_of_ours(house: House) -> None:
+    """As Flask-CORS does. Two lines would be refused by browsers."""
+
+    @house.app.after_request
+    def add(response: Response) -> Response:
+        response.headers.add("Access-Control-Allow-Origin", "https://of-the-app.example")
+        response.headers.add("X-Own", "1")
+        response.headers.add("X-Own", "2")
+        return response
+
+    house.put(identify=lambda: None)
+    with house.serve() as client:
+        for answer in (chat(client), client.get("/v1/nothing")):
+            allowed = answer.headers.get_list("access-control-allow-origin")
+            assert allowed == ["https://of-the-app.example"]
+            assert answer.headers.get_list("x-own") == ["1", "2"]
+
+
 # -- the caller's body ---------------------------------------------------------------------------
 
 

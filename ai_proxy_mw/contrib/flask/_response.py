@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from flask import Response, current_app
 from werkzeug.datastructures import Headers
@@ -53,8 +54,21 @@ class _Body:
         self.close()
 
 
+class _Headers(Headers):
+    """Lines of which those on origins are there once: browsers refuse a second one.
+
+    What the app adds to an answer, as Flask-CORS does, stands in the place of ours.
+    """
+
+    def add(self, key: str, value: Any, /, **kwargs: Any) -> None:
+        if key.lower().startswith("access-control-"):
+            self.set(key, value, **kwargs)
+        else:
+            super().add(key, value, **kwargs)
+
+
 def _with_one_vary(headers: Lines) -> Headers:
     """Flask's session adds to the first line of Vary and drops the others."""
     vary = ", ".join(value for name, value in headers if name == "vary")
     lines = [line for line in headers if line[0] != "vary"]
-    return Headers([*lines, ("vary", vary)] if vary else lines)
+    return _Headers([*lines, ("vary", vary)] if vary else lines)
