@@ -94,6 +94,11 @@ def _digests(keys: Any) -> list[bytes]:
             "api_keys: write {'subject': 'key'} or {'subject': ['key', 'next key']}; "
             "a key is visible ASCII without spaces"
         )
+    if any(key.lower().startswith("sha256:") and not _HASH.fullmatch(key) for key in given):
+        # Taken for a key, what is stored would let in whoever has read it.
+        raise ConfigurationError(
+            "api_keys: a hash is sha256: and 64 digits in small letters, as hash_api_key gives it"
+        )
     return [
         bytes.fromhex(key.removeprefix("sha256:")) if _HASH.fullmatch(key) else _digest(key)
         for key in given

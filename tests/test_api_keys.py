@@ -251,6 +251,8 @@ def test_two_keys_have_two_hashes(one: str, other: str) -> None:
         ({"": "sk-alice"}, "not blank"),
         ({"  ": "sk-alice"}, "not blank"),
         ({7: "sk-alice"}, "not blank"),
+        ({"alice": hash_api_key("sk-1").upper()}, "64 digits in small letters"),
+        ({"alice": hash_api_key("sk-1")[:-1]}, "64 digits in small letters"),
         ({"alice": "sk-1", "bob": "sk-1"}, "two subjects"),
         ({"alice": "sk-1", "bob": hash_api_key("sk-1")}, "two subjects"),
     ],
