@@ -12,6 +12,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
+from ai_proxy_mw._errors import ClientGone
 from ai_proxy_mw._types import RawHeaders
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ class Bridge:
             self._loop.call_soon_threadsafe(_fail, job.done, error)
         except BaseException:
             # SystemExit and the like are the worker's; in the loop they would end it for all.
-            self._loop.call_soon_threadsafe(job.done.cancel)
+            self._loop.call_soon_threadsafe(_fail, job.done, ClientGone())
             raise
         else:
             self._loop.call_soon_threadsafe(_finish, job.done, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -106,9 +107,10 @@ def _itself(request: Request) -> Request:
 def _call(function: Callable[[Any], T], given: object, name: str) -> T:
     try:
         return function(given)
-    except StopIteration as error:
-        # A future cannot hold one, so whoever waits for it would wait for ever.
-        raise RuntimeError(f"{name} raised StopIteration") from error
+    except (StopIteration, asyncio.CancelledError) as error:
+        # A future cannot hold the one, so whoever waits for it would wait for ever; and the other
+        # would be taken for a cancellation of the call.
+        raise RuntimeError(f"{name} raised {type(error).__name__}") from error
 
 
 def _is_async(function: Any) -> bool:

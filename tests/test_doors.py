@@ -567,6 +567,30 @@ def test_a_hook_that_runs_out_of_items_is_a_500(fake: FakeUpstream, door: str) -
         assert httpx.get(f"{url}/v1/models", timeout=10).status_code == 500
 
 
+async def _waits_for_what_was_cancelled(request: Request) -> str:
+    ended = asyncio.get_running_loop().create_future()
+    ended.cancel()
+    return str(await ended)
+
+
+def _runs_what_was_cancelled(request: Request) -> str:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("hook", [_waits_for_what_was_cancelled, _runs_what_was_cancelled])
+@pytest.mark.parametrize("door", IN_PROCESS)
+def test_a_hook_that_meets_a_cancellation_is_a_500(
+    fake: FakeUpstream, door: str, hook: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That of something else: the call goes on, and is not taken for one that was broken off."""
+    with IN_PROCESS[door](_proxy(fake, anonymous=False, identify=hook)) as url:
+        answer = httpx.get(f"{url}/v1/models", timeout=10)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert answer.headers["x-request-id"] in caplog.text
+    assert fake.requests == []
+
+
 class _NotAnException(BaseException):
     pass
 
@@ -635,7 +659,9 @@ def test_a_cut_answer_is_not_whole_inside_which_other_middleware_stands(fake: Fa
                 httpx.post(f"{url}/v1/audio/speech", json={"model": "f", "input": "a" * 9999})
 
 
-def test_a_hook_that_ends_its_worker_does_not_end_the_loop(fake: FakeUpstream) -> None:
+def test_a_hook_that_ends_its_worker_does_not_end_the_loop(
+    fake: FakeUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
     """gunicorn stops a worker by raising SystemExit in its thread, wherever that is."""
 
     def hook(request: Request) -> str:
@@ -648,6 +674,7 @@ def test_a_hook_that_ends_its_worker_does_not_end_the_loop(fake: FakeUpstream) -
     working = AIProxyWSGIMiddleware(proxy=_proxy(fake))
     assert b"".join(working(environ, _start))
     assert fake.calls_open == 0
+    assert caplog.text == ""  # it is no fault of the hook's
 
 
 def test_a_server_that_refuses_the_head_ends_the_call(fake: FakeUpstream) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,13 @@ class IdentityStage:
             found = await self._identify(request)
         except AppAnswer as answer:
             return answer.response
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            assert task is not None
+            if task.cancelling():
+                raise
+            # Not of this call: of something the hook has waited for.
+            raise RuntimeError("identify= waited for what was cancelled") from error
         if found is None:
             raise Unauthorized
         identity = found if isinstance(found, Identity) else Identity(found)
