@@ -54,6 +54,7 @@ async function call(url, body, credentials) {
 </script>"""
 
 CHAT = {"model": "fake-1", "messages": [{"role": "user", "content": "Hi"}]}
+LIMIT = "2/hour"
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,7 @@ def _in_process(door: str, upstream: str, elsewhere: str) -> Iterator[str]:
         upstream=upstream,
         identify=_signed_in,
         cors=CORS(allow_origins=[elsewhere], allow_credentials=True),
+        limits=[LIMIT],
     )
     with IN_PROCESS[door](proxy) as url:
         yield f"{url}/v1"
@@ -97,7 +99,7 @@ def _in_process(door: str, upstream: str, elsewhere: str) -> Iterator[str]:
 
 @contextmanager
 def _gunicorn(mount: str, upstream: str, elsewhere: str) -> Iterator[str]:
-    env = {"AI_PROXY_UPSTREAM": upstream, "PAGE_ORIGIN": elsewhere}
+    env = {"AI_PROXY_UPSTREAM": upstream, "PAGE_ORIGIN": elsewhere, "AI_PROXY_LIMITS": LIMIT}
     command = gunicorn("tests.apps.flask_users_app:app", "-k", "gthread", "--threads", "8")
     with serve_process(command, env) as process:
         yield f"{process.url}/{mount}/v1"
@@ -191,6 +193,17 @@ def test_an_upstreams_429_can_be_read(browser: Chrome, v1: str, fake: FakeUpstre
     assert seen["status"] == 429
     assert "Slow down." in seen["text"]
     assert limits.items() <= seen["headers"].items()
+
+
+def test_a_429_of_our_own_can_be_read(browser: Chrome, v1: str, fake: FakeUpstream) -> None:
+    for status in (200, 200, 429):
+        _call(browser, v1)
+        seen = _answer(browser)
+        assert seen["status"] == status
+    assert "rate_limit_exceeded" in seen["text"]
+    assert int(seen["headers"]["retry-after"]) > 0
+    assert seen["headers"]["x-ratelimit-remaining-requests"] == "0"
+    assert len(fake.requests) == 2
 
 
 def test_a_502_can_be_read(browser: Chrome, v1: str, fake: FakeUpstream) -> None:
