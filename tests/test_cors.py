@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import fields
 from typing import Any
 
 import httpx
@@ -21,10 +22,10 @@ from ai_proxy_mw import (
     AIProxyMiddleware,
     AIProxyWSGIMiddleware,
     ConfigurationError,
-    Request,
 )
 from ai_proxy_mw._cors import DEFAULT_EXPOSE_HEADERS
 from ai_proxy_mw.testing import FakeUpstream
+from tests.apps.cors_flask import who
 from tests.conftest import GUNICORN, IN_PROCESS
 from tests.servers import free_port, gunicorn, serve_asgi, serve_process, serve_wsgi
 
@@ -35,13 +36,7 @@ ONE = CORS(allow_origins=[APP])
 ALL = CORS(allow_origins=["*"])
 
 
-def _who(request: Request) -> str | None:
-    if request.cookies.get("user") == "broken":
-        raise RuntimeError("the hook is broken")
-    return request.cookies.get("user")
-
-
-@pytest.fixture(params=IN_PROCESS)
+@pytest.fixture(params=[*IN_PROCESS, "gunicorn"])
 def door(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -50,11 +45,35 @@ Serve = Callable[[AIProxy], Any]
 
 
 @contextmanager
-def _serving(serve: Serve, fake: FakeUpstream, cors: CORS | None, **options: Any) -> Iterator[str]:
+def _serving(
+    door: str | Serve, fake: FakeUpstream, cors: CORS | None, **options: Any
+) -> Iterator[str]:
+    """By one of the doors, or by what serves a proxy in some arrangement of its own."""
     with fake.serve() as upstream:
-        options = {"upstream": upstream.base_url, "anonymous": True, **options}
-        with serve(AIProxy(cors=cors, **options)) as url:
+        options = {"upstream": upstream.base_url, "anonymous": True, "cors": cors, **options}
+        served: AbstractContextManager[str]
+        if door == "gunicorn":
+            served = _gunicorn(options)
+        else:
+            serve = IN_PROCESS[door] if isinstance(door, str) else door
+            served = serve(_proxy(options))
+        with served as url:
             yield f"{url}/v1"
+
+
+def _proxy(options: dict[str, Any]) -> AIProxy:
+    return AIProxy(**options) if options["anonymous"] else AIProxy(**options, identify=who)
+
+
+@contextmanager
+def _gunicorn(options: dict[str, Any]) -> Iterator[str]:
+    cors: CORS | None = options["cors"]
+    if cors is not None:
+        told = {field.name: getattr(cors, field.name) for field in fields(cors) if field.init}
+        options = {**options, "cors": told}
+    command = gunicorn("tests.apps.cors_flask:make_app()", *GUNICORN["gunicorn-gthread"])
+    with serve_process(command, {"PROXY_OPTIONS": json.dumps(options)}) as process:
+        yield process.url
 
 
 def _preflight(url: str, origin: str = APP, method: str = "POST", **more: str) -> httpx.Response:
@@ -81,7 +100,7 @@ def _corsy(answer: httpx.Response) -> list[str]:
 
 
 def test_without_cors_nothing_is_said(door: str, fake: FakeUpstream) -> None:
-    with _serving(IN_PROCESS[door], fake, None) as url:
+    with _serving(door, fake, None) as url:
         answers = [_get(url), _preflight(url)]
     assert [answer.status_code for answer in answers] == [200, 204]
     for answer in answers:
@@ -91,7 +110,7 @@ def test_without_cors_nothing_is_said(door: str, fake: FakeUpstream) -> None:
 
 
 def test_a_listed_origin_may_call_and_read(door: str, fake: FakeUpstream) -> None:
-    with _serving(IN_PROCESS[door], fake, ONE) as url:
+    with _serving(door, fake, ONE) as url:
         answer = _get(url)
         stranger = _get(url, EVIL)
         nobody = _get(url, None)
@@ -109,7 +128,7 @@ def test_a_listed_origin_may_call_and_read(door: str, fake: FakeUpstream) -> Non
 
 def test_every_origin_may_call(door: str, fake: FakeUpstream) -> None:
     """The answer is the same for all, so that a cache keeps one, also from who has no origin."""
-    with _serving(IN_PROCESS[door], fake, ALL) as url:
+    with _serving(door, fake, ALL) as url:
         for origin in (APP, EVIL, "null", None):
             answer = _get(url, origin)
             assert _allowed(answer) == ["*"]
@@ -123,7 +142,7 @@ def test_every_origin_may_call(door: str, fake: FakeUpstream) -> None:
 
 def test_credentials_name_the_origin(door: str, fake: FakeUpstream) -> None:
     cors = CORS(allow_origins=[APP, "http://localhost:3000"], allow_credentials=True)
-    with _serving(IN_PROCESS[door], fake, cors) as url:
+    with _serving(door, fake, cors) as url:
         for origin in (APP, "http://localhost:3000"):
             for answer in (_get(url, origin), _preflight(url, origin)):
                 assert _allowed(answer) == [origin]
@@ -136,7 +155,7 @@ def test_credentials_name_the_origin(door: str, fake: FakeUpstream) -> None:
 
 def test_origins_by_pattern_match_as_a_whole(door: str, fake: FakeUpstream) -> None:
     cors = CORS(allow_origins=[APP], allow_origin_regex=r"https://[a-z]+\.shop\.example|.*l")
-    with _serving(IN_PROCESS[door], fake, cors) as url:
+    with _serving(door, fake, cors) as url:
         for origin in (APP, "https://blue.shop.example"):
             answer = _get(url, origin)
             assert _allowed(answer) == [origin]
@@ -159,13 +178,13 @@ def test_origins_by_pattern_match_as_a_whole(door: str, fake: FakeUpstream) -> N
 
 
 def test_null_only_where_it_is_written(door: str, fake: FakeUpstream) -> None:
-    with _serving(IN_PROCESS[door], fake, CORS(allow_origins=["null"])) as url:
+    with _serving(door, fake, CORS(allow_origins=["null"])) as url:
         assert _allowed(_get(url, "null")) == ["null"]
         assert _allowed(_get(url)) == []
 
 
 def test_two_origins_are_none(door: str, fake: FakeUpstream) -> None:
-    with _serving(IN_PROCESS[door], fake, ONE) as url:
+    with _serving(door, fake, ONE) as url:
         lines = [("origin", APP), ("origin", APP)]
         assert _corsy(httpx.get(f"{url}/models", headers=lines)) == []
         asks = [*lines, ("access-control-request-method", "GET")]
@@ -174,7 +193,7 @@ def test_two_origins_are_none(door: str, fake: FakeUpstream) -> None:
 
 def test_a_preflight_is_answered_before_anybody_is_asked(door: str, fake: FakeUpstream) -> None:
     wanted = "Authorization, content-type,x-stainless-os,X-Stainless-Lang, openai-beta,user-agent"
-    with _serving(IN_PROCESS[door], fake, ONE, anonymous=False, identify=_who) as url:
+    with _serving(door, fake, ONE, anonymous=False) as url:
         answer = _preflight(url, headers=wanted)
         bare = _preflight(url, method="GET")
         named = httpx.options(
@@ -224,7 +243,7 @@ def test_a_preflight_is_answered_before_anybody_is_asked(door: str, fake: FakeUp
 def test_a_preflight_that_asks_too_much_is_refused(
     door: str, fake: FakeUpstream, asks: dict[str, str], param: str
 ) -> None:
-    with _serving(IN_PROCESS[door], fake, ONE) as url:
+    with _serving(door, fake, ONE) as url:
         answer = _preflight(url, **asks)
     assert answer.status_code == 400
     assert _corsy(answer) == []
@@ -236,7 +255,7 @@ def test_a_preflight_that_asks_too_much_is_refused(
 
 def test_all_methods_and_headers(door: str, fake: FakeUpstream) -> None:
     cors = CORS(allow_origins=[APP], allow_methods=["*"], allow_headers=["*"], max_age=0)
-    with _serving(IN_PROCESS[door], fake, cors) as url:
+    with _serving(door, fake, cors) as url:
         for method in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"):
             answer = _preflight(url, method=method, headers="X-Anything, authorization")
             assert answer.status_code == 204
@@ -250,7 +269,7 @@ def test_all_methods_and_headers(door: str, fake: FakeUpstream) -> None:
 
 def test_get_is_not_given_with_post(door: str, fake: FakeUpstream) -> None:
     cors = CORS(allow_origins=[APP], allow_methods=["POST"], expose_headers=[], allow_headers=[])
-    with _serving(IN_PROCESS[door], fake, cors) as url:
+    with _serving(door, fake, cors) as url:
         statuses = [_preflight(url, method=each).status_code for each in ("POST", "GET", "HEAD")]
         assert "access-control-expose-headers" not in _get(url).headers
         assert _preflight(url, headers="content-type").status_code == 400
@@ -259,7 +278,7 @@ def test_get_is_not_given_with_post(door: str, fake: FakeUpstream) -> None:
 
 def test_a_private_network_is_opened_where_it_is_said(door: str, fake: FakeUpstream) -> None:
     cors = CORS(allow_origins=[APP], allow_private_network=True)
-    with _serving(IN_PROCESS[door], fake, cors) as url:
+    with _serving(door, fake, cors) as url:
         asked = _preflight(url, private_network="true")
         unasked = _preflight(url)
     assert asked.status_code == 204
@@ -269,7 +288,7 @@ def test_a_private_network_is_opened_where_it_is_said(door: str, fake: FakeUpstr
 
 def test_an_options_that_is_no_preflight_is_answered_as_ever(door: str, fake: FakeUpstream) -> None:
     asks = {"access-control-request-method": "POST"}
-    with _serving(IN_PROCESS[door], fake, ONE) as url:
+    with _serving(door, fake, ONE) as url:
         for headers in ({}, {"origin": APP}, asks):
             answer = httpx.options(f"{url}/models", headers=headers)
             assert answer.status_code == 204
@@ -279,7 +298,7 @@ def test_an_options_that_is_no_preflight_is_answered_as_ever(door: str, fake: Fa
 
 
 def test_only_an_options_is_a_preflight(door: str, fake: FakeUpstream) -> None:
-    with _serving(IN_PROCESS[door], fake, ONE) as url:
+    with _serving(door, fake, ONE) as url:
         headers = {"origin": APP, "access-control-request-method": "POST"}
         answer = httpx.get(f"{url}/models", headers=headers)
     assert answer.json()["object"] == "list"
@@ -310,10 +329,10 @@ def test_by_environment_in_a_process_of_its_own(fake: FakeUpstream) -> None:
 def test_every_answer_can_be_read(door: str, fake: FakeUpstream) -> None:
     """Errors most of all: without the headers a page sees nothing but `Failed to fetch`."""
     cors = CORS(allow_origins=[APP], allow_credentials=True)
-    options = {"anonymous": False, "identify": _who, "max_body": 10_000}
+    options = {"anonymous": False, "max_body": 10_000}
     found: dict[int, httpx.Response] = {}
     with (
-        _serving(IN_PROCESS[door], fake, cors, **options) as url,
+        _serving(door, fake, cors, **options) as url,
         httpx.Client(base_url=url, headers={"origin": APP}) as client,
     ):
 
@@ -346,7 +365,7 @@ def test_a_stream_can_be_read_and_one_to_an_unreachable_upstream(
 ) -> None:
     headers = {"origin": APP}
     with (
-        _serving(IN_PROCESS[door], fake, ONE) as url,
+        _serving(door, fake, ONE) as url,
         fake.hold() as gate,
         httpx.stream(
             "POST", f"{url}/chat/completions", json={**CHAT, "stream": True}, headers=headers
@@ -355,14 +374,14 @@ def test_a_stream_can_be_read_and_one_to_an_unreachable_upstream(
         assert _allowed(answer) == [APP]  # before the first event has come
         gate.open()
         assert "data: [DONE]" in "".join(answer.iter_text())
-    proxy = AIProxy(upstream=f"http://127.0.0.1:{free_port()}/v1", anonymous=True, cors=ONE)
-    with IN_PROCESS[door](proxy) as base:
-        refused = _get(f"{base}/v1")
+    nowhere = f"http://127.0.0.1:{free_port()}/v1"
+    with _serving(door, fake, ONE, upstream=nowhere) as url:
+        refused = _get(url)
     assert (refused.status_code, _allowed(refused)) == (502, [APP])
 
 
 def test_the_upstreams_own_words_on_origins_stay_behind(door: str, fake: FakeUpstream) -> None:
-    with _serving(IN_PROCESS[door], fake, ONE) as url:
+    with _serving(door, fake, ONE) as url:
         own = {"access-control-allow-origin": "*", "access-control-allow-credentials": "true"}
         fake.fail(400, headers=own, times=2)
         assert _allowed(_get(url)) == [APP]
