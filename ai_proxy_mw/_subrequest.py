@@ -43,8 +43,8 @@ class SubrequestIdentify:
     timeout: the most seconds that the app may take; longer is 503.
     cache_ttl: the seconds for which an answer holds for the same credentials; 0 asks every time.
     cache_size: the most callers remembered; the least recently used go first.
-    credentials: the names of all headers that tell the app who is calling. Nothing else tells
-        callers apart in the cache.
+    credentials: the names of all headers that tell the app who is calling. Nothing but these, the
+        host and the mount tells callers apart in the cache.
     app: the app to ask; the one behind the middleware if None.
 
     2xx admits. 401 and 403 are passed on as they are. A redirect, such as one to a login page,
@@ -83,17 +83,15 @@ class SubrequestIdentify:
 
     async def __call__(self, request: Request) -> str | Identity | None:
         remembered = self._remembered
-        credentials = None if remembered is None else self._credentials.key(request.headers)
-        if remembered is None or credentials is None:
+        key = None if remembered is None else self._key(request)
+        if remembered is None or key is None:
             return self._judge(request, await self._ask(request))
-        # One object may serve two apps, of which each knows its own callers only.
-        key = (id(self._app_of(request)), credentials)
         caller = remembered.get(key)
         if caller is None:
             answer = await self._ask(request)
             caller = self._judge(request, answer)
             if caller is not None and not _must_not_be_kept(answer):
-                remembered.put(key, caller)
+                remembered.put(key, caller, self._app_of(request))
         return caller
 
     async def _ask(self, request: Request) -> Answer:
@@ -108,6 +106,15 @@ class SubrequestIdentify:
             logger.warning("%s: %r: the app took more than %s s", request.id, self, self._timeout)
             raise Unavailable("The app did not say in time who is calling.")
         return answer
+
+    def _key(self, request: Request) -> bytes | None:
+        # The same credentials may mean another caller, or nobody, to another app that asks by
+        # this object, and to another tenant, who has a host or a mount of their own.
+        headers, told = request.headers, request.scope or request.environ or {}
+        root = told.get("root_path") or told.get("SCRIPT_NAME") or ""
+        return self._credentials.key(
+            headers, id(self._app_of(request)), headers.get("host") or "", root
+        )
 
     def _app_of(self, request: Request) -> Any:
         return request.app if self._app is None else self._app

@@ -985,11 +985,42 @@ def test_who_is_known_to_one_app_is_not_known_to_another() -> None:
     """One object may serve two apps, which give out the same credentials to different callers."""
     one, other, identify = Host(), Host(), SubrequestIdentify("/auth/me", cache_ttl=600)
     other.says({"subject": "bob"})
-    for _ in range(2):
-        for host, subject in ((one, "alice"), (other, "bob")):
-            request = _request((b"cookie", b"s=1"), app=host.asgi)
-            assert _identify(identify, request) == subject
+    for app, subject in ((one.asgi, "alice"), (other.asgi, "bob")) * 2:
+        assert _identify(identify, _request((b"cookie", b"s=1"), app=app)) == subject
     assert [len(host.asked) for host in (one, other)] == [1, 1]
+
+
+def test_who_is_known_to_one_tenant_is_not_known_to_another(served: Served) -> None:
+    identify = SubrequestIdentify("/auth/me", cache_ttl=600)
+    with served.by(identify) as client:
+        for host, subject in (("one.example", "alice"), ("two.example", "bob")) * 2:
+            served.host.says({"subject": subject})
+            headers = {"cookie": "s=1", "host": host}
+            assert client.get("/v1/models", headers=headers).status_code == 200
+    assert served.subjects == ["alice", "bob"] * 2
+    assert len(served.host.asked) == 2
+
+
+def test_an_app_that_is_gone_leaves_its_callers_to_no_other() -> None:
+    """An object of Python may get the id of one that is gone."""
+    identify = SubrequestIdentify("/auth/me", cache_ttl=600)
+    for number in range(50):
+        host = Host()
+        host.says({"subject": f"user{number}"})
+        request = _request((b"cookie", b"s=1"), app=host.asgi)
+        assert _identify(identify, request) == f"user{number}"
+
+
+@pytest.mark.parametrize("name", ["root_path", "SCRIPT_NAME"])
+def test_who_is_known_at_one_mount_is_not_known_at_another(name: str) -> None:
+    host, identify = Host(), SubrequestIdentify("/auth/me", cache_ttl=600)
+    app: Any = host.asgi if name == "root_path" else host.wsgi
+    for root in ("/one", "/two", "/one"):
+        request = _request((b"cookie", b"s=1"), app=app, **{name: root})
+        if name == "SCRIPT_NAME":
+            request.scope, request.environ = None, {name: root}
+        assert _identify(identify, request) == "alice"
+    assert len(host.asked) == 2
 
 
 def test_who_asked_for_no_cache_has_none() -> None:
