@@ -49,7 +49,10 @@ class ClientGone(Exception):
 
 
 class ProxyError(Exception):
-    """Base of the errors that have an answer; each knows its status, type and code."""
+    """Base of the errors that have an answer; each knows its status, type and code.
+
+    code: in place of that of the class, where it tells more exactly what is wrong.
+    """
 
     status: int = 500
     type: str = "server_error"

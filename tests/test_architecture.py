@@ -35,7 +35,7 @@ FLOORS: list[set[str]] = [
     {"_subrequest_asgi", "_subrequest_cache", "_subrequest_subject", "_subrequest_wsgi"},
     {"_subrequest_answer"},
     {"_identify"},
-    {"_api_keys", "_clients", "_config", "_cors", "_endpoints", "_encoding", "_incoming"},
+    {"_api_keys", "_clients", "_config", "_cors", "_endpoints", "_encoding", "_incoming", "_media"},
     {"_hook_threads"},
     {"_identity"},
     {"_limits"},
