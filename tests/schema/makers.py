@@ -131,7 +131,9 @@ def box(brand: bytes, *compatible: bytes) -> bytes:
 
 
 def matroska(kind: bytes) -> bytes:
-    return b"\x1aE\xdf\xa3\x9f\x42\x86\x81\x01\x42\x82" + bytes([0x80 | len(kind)]) + kind + bytes(9)
+    return (
+        b"\x1aE\xdf\xa3\x9f\x42\x86\x81\x01\x42\x82" + bytes([0x80 | len(kind)]) + kind + bytes(9)
+    )
 
 
 def id3(length: int = 300, *, footer: bool = False) -> bytes:

@@ -37,21 +37,19 @@ def read_jpeg(source: Source) -> Size:
 
 def _frame_and_scan(source: Source) -> tuple[Size, int]:
     """The size, and where the header of the first scan ends."""
-    size = None
+    size, end = None, 0
     for marker, start, end in _segments(source):
         if marker in _FRAMES:
             if size is not None:
                 raise Broken("has two frame headers")
             size = _frame(source.slice(start, end))
-        elif marker == _START_OF_SCAN:
-            if size is None:
-                break
-            return size, end
-    raise Broken("has no frame header")
+    if size is None:
+        raise Broken("has no frame header")
+    return size, end
 
 
 def _segments(source: Source) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each, its length included."""
+    """Marker, start and end of each up to the first scan's, its length included."""
     position = 2
     for _ in steps(source):
         prefix, marker = exactly(source, position, 2)
@@ -69,13 +67,16 @@ def _segments(source: Source) -> Iterator[tuple[int, int, int]]:
         if length < 2 or position + length > source.size:
             raise Broken("has a segment that is longer than the file")
         yield marker, position, position + length
+        if marker == _START_OF_SCAN:
+            return
         position += length
     raise Broken("has too many segments")
 
 
 def _fill(source: Source, start: int) -> int:
     """How many bytes are before the last FF in a row of them, as far as one looks at once."""
-    ahead = source.slice(start, start + _WINDOW)
+    # A large part would be decoded again and again where fill bytes are few and many times.
+    ahead = source.slice(start, start + 64)
     return len(ahead) - len(ahead.lstrip(b"\xff")) - 1
 
 
@@ -97,8 +98,9 @@ def _check_end(source: Source, scan: int) -> None:
         return
     end = _end_of_image(source, scan)
     behind = source.slice(end, end + 64).lstrip(PADDING)
-    is_jpeg, is_video = behind.startswith(b"\xff\xd8\xff"), behind[4:8] == b"ftyp"
-    if not is_jpeg and not is_video and not _is_samsung(tail):
+    is_jpeg = behind.startswith(b"\xff\xd8\xff")
+    is_video = b"ftyp" in behind[:8]  # zeros of the length in front of it may be gone
+    if not (is_jpeg or is_video or _is_samsung(tail)):
         raise Polyglot("has something behind its end")
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ai_proxy_mw.schema.sniffing.hidden import refuse_more
 from ai_proxy_mw.schema.sniffing.source import Broken, Size, Source, exactly, steps
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _ANIMATION = 0x02
 _STILL = (b"VP8 ", b"VP8L")
+_MOVING = (b"ANIM", b"ANMF")
 
 
 class _Chunk(NamedTuple):
@@ -29,50 +33,56 @@ def read_webp(source: Source) -> Size:
     return found
 
 
-def _chunks(source: Source, end: int) -> list[_Chunk]:
-    chunks: list[_Chunk] = []
+def _chunks(source: Source, end: int) -> Iterator[_Chunk]:
     position = 12
     for _ in steps(source):
         if position == end:
-            return chunks
+            return
         name, length = struct.unpack("<4sI", exactly(source, position, 8))
-        chunks.append(_Chunk(name, position + 8))
+        yield _Chunk(name, position + 8)
         position += 8 + length + length % 2
         if position > end:
             raise Broken("has a chunk that is longer than the file")
     raise Broken("has too many chunks")
 
 
-def _read_chunks(source: Source, chunks: list[_Chunk]) -> Size:
-    if not chunks:
+def _read_chunks(source: Source, chunks: Iterator[_Chunk]) -> Size:
+    first = next(chunks, None)
+    if first is None:
         raise Broken("has no picture in it")
-    first = chunks[0]
-    if first.name in _STILL:
-        return _still(source, first)
-    if first.name != b"VP8X":
-        raise Broken("does not begin with a picture")
-    head = exactly(source, first.start, 10)
-    width, height = _three(head, 4) + 1, _three(head, 7) + 1
-    if head[0] & _ANIMATION or any(chunk.name in (b"ANIM", b"ANMF") for chunk in chunks):
-        _check_frames(source, chunks, width, height)
-        return Size(width, height, animated=True)
-    pictures = [_still(source, chunk) for chunk in chunks if chunk.name in _STILL]
-    # Section 2.7: the canvas of a still picture is that of its one frame. Some read the one
-    # number, some the other.
-    if pictures != [Size(width, height, animated=False)]:
-        raise Broken("has not the one picture that its header tells of")
-    return pictures[0]
-
-
-def _check_frames(source: Source, chunks: list[_Chunk], width: int, height: int) -> None:
-    frames = [exactly(source, chunk.start, 16) for chunk in chunks if chunk.name == b"ANMF"]
-    if not frames:
+    canvas = _still(source, first) if first.name in _STILL else _canvas(source, first)
+    animated = canvas.animated
+    stills, frames = int(first.name in _STILL), 0
+    for chunk in chunks:
+        animated = animated or chunk.name in _MOVING
+        if chunk.name in _STILL:
+            stills += 1
+            # Section 2.7: the canvas of a still picture is that of its one frame. Some read the
+            # one number, some the other.
+            if _still(source, chunk)[:2] != canvas[:2]:
+                raise Broken("has a picture of another size than its header tells")
+        elif chunk.name == b"ANMF":
+            frames += 1
+            _check_frame(exactly(source, chunk.start, 16), canvas)
+    if animated and not frames:
         raise Broken("is animated and has no frames")
-    for frame in frames:
-        right = _three(frame, 0) * 2 + _three(frame, 6) + 1
-        bottom = _three(frame, 3) * 2 + _three(frame, 9) + 1
-        if right > width or bottom > height:
-            raise Broken("has a frame outside its canvas")
+    if not animated and stills != 1:
+        raise Broken("has not one picture in it")
+    return canvas._replace(animated=animated)
+
+
+def _canvas(source: Source, chunk: _Chunk) -> Size:
+    if chunk.name != b"VP8X":
+        raise Broken("does not begin with a picture")
+    head = exactly(source, chunk.start, 10)
+    return Size(_three(head, 4) + 1, _three(head, 7) + 1, bool(head[0] & _ANIMATION))
+
+
+def _check_frame(head: bytes, canvas: Size) -> None:
+    right = _three(head, 0) * 2 + _three(head, 6) + 1
+    bottom = _three(head, 3) * 2 + _three(head, 9) + 1
+    if right > canvas.width or bottom > canvas.height:
+        raise Broken("has a frame outside its canvas")
 
 
 def _still(source: Source, chunk: _Chunk) -> Size:
