@@ -9,9 +9,6 @@ from ai_proxy_mw.schema.sniffing.source import Broken, Size, Source, exactly, st
 
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 
-_AHEAD = 48
-"""Bytes that are decoded at once: most sub-blocks are of 255, so only their lengths are read."""
-
 
 def read_gif(source: Source) -> Size:
     """Size and whether there is more than one frame, from the blocks. Raises Broken, Polyglot."""
@@ -23,7 +20,8 @@ class _Blocks:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._steps = len(steps(source))
+        # Sub-blocks have at most 255 bytes, and frames that change little are small.
+        self._steps = len(steps(source, least=64))
         self._position = 6  # behind the signature
         self._width = self._height = self._frames = 0
 

@@ -45,12 +45,13 @@ class Polyglot(ValueError):
     """The file is also one of another kind. The text says how, to follow "the file"."""
 
 
-def steps(source: Source) -> range:
+def steps(source: Source, *, least: int = 256) -> range:
     """As many steps as a reader may make through the parts of a file.
 
-    Real files have far fewer parts; those made to keep us busy run into this.
+    least: bytes of a part on the average, but for the first 4096. Real files have far fewer and
+        larger ones; those made to keep us busy run into this.
     """
-    return range(4096 + source.size // 64)
+    return range(4096 + source.size // least)
 
 
 def exactly(source: Source, start: int, count: int) -> bytes:
