@@ -305,6 +305,7 @@ POLYGLOTS = [
     ("jpeg", jpeg() + PDF),
     ("jpeg", jpeg() + b"<html><body>" + bytes(10)),
     ("jpeg", jpeg() + b"<html><body>\xff\xd9"),
+    ("jpeg", jpeg() + bytes(2000) + b"<html><body>\xff\xd9"),
     ("jpeg", jpeg() + b"<?php x();"),
     ("jpeg", jpeg() + png()),
     ("jpeg", jpeg() + b"junk"),
