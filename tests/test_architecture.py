@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"accounting"},
     {"schema"},
     {"_sse", "stores"},
-    {"upstream"},
+    {"fetching", "upstream"},
     {"_bridge", "_calls", "_delivery", "_leaving", "_loop", "_paths"},
     {"_rounds"},
     {"_header_rules"},

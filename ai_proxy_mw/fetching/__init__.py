@@ -1,0 +1,1 @@
+"""Fetching pictures from addresses that a caller has written, without being led inside."""
