@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from itertools import chain, islice, zip_longest
+from typing import Any
 
 from ai_proxy_mw.fetching.addresses import IPAddress
 from ai_proxy_mw.fetching.refusals import forbidden, unreachable
@@ -28,26 +29,28 @@ class SystemResolver:
 
     Not those that the event loop has for all: whoever makes many slow look-ups happen must not keep
     the app from its own.
+
+    getaddrinfo: the system's own function.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, getaddrinfo: Callable[..., Any] = socket.getaddrinfo) -> None:
+        self._getaddrinfo = getaddrinfo
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ai_proxy_mw-look-up")
 
     async def __call__(self, host: str, port: int) -> list[str]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, _look_up, host, port)
+        return await loop.run_in_executor(self._threads, self._look_up, host, port)
 
     def close(self) -> None:
         """End the threads, without waiting for look-ups."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-
-def _look_up(host: str, port: int) -> list[str]:
-    # With its dot: no domain of the machine's search list is put behind the name. As bytes: no
-    # second coding of the name, which Python does by an older rule.
-    name = f"{host}.".encode("ascii")
-    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    return [str(place[0]) for *_, place in found]
+    def _look_up(self, host: str, port: int) -> list[str]:
+        # With its dot: no domain of the machine's search list is put behind the name. As bytes: no
+        # second coding of the name, which Python does by an older rule.
+        name = f"{host}.".encode("ascii")
+        found = self._getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        return [str(place[0]) for *_, place in found]
 
 
 async def addresses(
