@@ -7,6 +7,7 @@ of part that is new.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from ai_proxy_mw._errors import InvalidRequest
@@ -103,52 +104,56 @@ class Judge:
         _check_size(0, kind.most, len(value), "object", param)
         for name, item in value.items():
             _check_size(0, kind.longest, len(name), "string", param)
-            self.check(kind.value, item, _below(param, name))
+            self.check(kind.value, item, below(param, name))
 
     def _fields(self, kind: Fields, value: dict[str, Any], param: str, by: str = "") -> None:
         for name, item in value.items():
             known = kind.fields.get(name)
-            if isinstance(known, Media) and type(item) is str:
-                declared = None if known.declared is None else value.get(known.declared)
-                self._media(known, item, _below(param, name), declared)
-            elif known is not None:
-                self.check(known, item, _below(param, name))
-            elif self._strict and name != by:
+            if known is not None:
+                self.check(known, item, below(param, name))
+                if isinstance(known, Media) and known.declared is not None and item is not None:
+                    self._declare(value.get(known.declared))
+            elif self._strict and not kind.is_open and name != by:
                 raise InvalidRequest(
-                    f"Unknown parameter: '{_below(param, name)}'.",
-                    param=_below(param, name),
+                    f"Unknown parameter: '{below(param, name)}'.",
+                    param=below(param, name),
                     code="unknown_parameter",
                 )
         for name in kind.needed:
             if name not in value:
-                raise missing(_below(param, name))
-        problem = None if kind.rule is None else kind.rule(value.get)
+                raise missing(below(param, name))
+        problem = None if kind.rule is None else kind.rule(partial(_get, value))
         if problem is not None:
             raise InvalidRequest(
-                problem.message, param=_below(param, problem.name), code=problem.code
+                problem.message, param=below(param, problem.name), code=problem.code
             )
 
-    def _media(self, kind: Media, value: str, param: str, declared: Any) -> None:
-        said = declared if isinstance(declared, str) else None
-        self.found.append(Found(kind.media, param, value.encode("utf-8", "surrogatepass"), said))
+    def _media(self, kind: Media, value: str, param: str) -> None:
+        self.found.append(Found(kind.media, param, value.encode(), None))
+
+    def _declare(self, declared: Any) -> None:
+        if isinstance(declared, str):
+            self.found[-1] = self.found[-1]._replace(declared=declared)
 
     def _variants(self, kind: Variants, value: dict[str, Any], param: str) -> None:
-        word = value.get(kind.by)
-        at = _below(param, kind.by)
-        if kind.by not in value:
+        at = below(param, kind.by)
+        if kind.by not in value and kind.default is None:
             raise missing(at)
-        self.check(Text(), word, at)
-        known = kind.known.get(word) if isinstance(word, str) else None
+        word: Any = value.get(kind.by)
+        if word is None and kind.default is not None:
+            word = kind.default
+        self.check(_WORD, word, at)
+        known = kind.known.get(word)
         if known is not None:
             self._fields(known, value, param, kind.by)
-        elif self._strict or not kind.is_open:
+        elif self._strict or not kind.is_open or word in kind.elsewhere:
             self.check(Text(choices=tuple(kind.known)), word, at)
 
 
 _CHECKS: Mapping[type[Kind], Callable[..., None]] = {
     Flag: lambda *_: None,
     Text: Judge._text,  # noqa: SLF001 - a table of its own methods
-    Media: lambda *_: None,  # found where its neighbours are known
+    Media: Judge._media,  # noqa: SLF001
     Number: Judge._number,  # noqa: SLF001
     Whole: Judge._number,  # noqa: SLF001
     ListOf: Judge._list,  # noqa: SLF001
@@ -165,11 +170,22 @@ def missing(param: str) -> InvalidRequest:
     )
 
 
+def _get(value: Any, *names: str) -> Any:
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
 def _fitting(kind: Either, value: Any, param: str) -> Kind:
-    for each in kind.kinds:
-        if type(value) in _TYPES[type(each)]:
-            return each
-    raise _wrong_type(kind, value, param)
+    fitting = [each for each in kind.kinds if type(value) in _TYPES[type(each)]]
+    if not fitting:
+        raise _wrong_type(kind, value, param)
+    lists = [each for each in fitting if isinstance(each, ListOf)]
+    if len(lists) < 2 or not value:
+        return fitting[0]
+    items = Either(kinds=tuple(each.item for each in lists))
+    item = _fitting(items, value[0], f"{param}[0]")
+    return lists[items.kinds.index(item)]
 
 
 def _wrong_type(kind: Kind, value: Any, param: str) -> InvalidRequest:
@@ -211,7 +227,8 @@ def _check_size(least: int, most: int | None, size: int, name: str, param: str) 
         )
 
 
-def _below(param: str, name: str) -> str:
+def below(param: str, name: str) -> str:
+    """The path of a member."""
     # A name that a caller has made up may be of any length and hold anything.
     shown = name if len(name) <= _LONGEST else name[:_LONGEST] + "…"
     return f"{param}.{shown}" if param else shown
@@ -221,6 +238,8 @@ def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
+
+_WORD = Text()
 
 _LONGEST = 64
 """Characters of a caller's own words that an error repeats."""

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 MediaKind = Literal["image", "image_data", "image_link", "audio", "file", "file_link"]
 
-Get = Callable[[str], Any]
-"""A member of the object under judgement, None where it is null or not there."""
+
+class Get(Protocol):
+    """A member of the object under judgement, or one further in, named by the way to it.
+
+    None where it is null or not there.
+    """
+
+    def __call__(self, *names: str) -> Any: ...
 
 
 class Problem(NamedTuple):
@@ -100,15 +106,17 @@ class MapOf(Kind):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fields(Kind):
-    """An object. Members that are not named pass.
+    """An object. Members that are not named pass, unless the judgement is strict.
 
     needed: the names that must be there.
     rule: what holds between members.
+    is_open: whether members that are not named pass even then.
     """
 
     fields: Mapping[str, Kind]
     needed: tuple[str, ...] = ()
     rule: Rule | None = None
+    is_open: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,16 +124,20 @@ class Variants(Kind):
     """An object whose member `by` says which of `known` it is.
 
     is_open: whether one with another word there passes, unjudged, as something new.
+    elsewhere: words that are known, and have no place here.
+    default: the word that is meant where `by` is null or not there.
     """
 
     by: str
     known: Mapping[str, Fields]
     is_open: bool = True
+    elsewhere: tuple[str, ...] = ()
+    default: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Either(Kind):
-    """One of several, which JSON's own types tell apart."""
+    """One of several, which JSON's own types tell apart; arrays, the type of their first item."""
 
     kinds: tuple[Kind, ...]
 

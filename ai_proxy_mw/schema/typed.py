@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 from functools import reduce
 from itertools import count
 from operator import or_
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from ai_proxy_mw.schema.judge import Found
+from ai_proxy_mw.schema.judge import Found, below
 from ai_proxy_mw.schema.spec import (
     Either,
     Fields,
@@ -29,10 +29,15 @@ from ai_proxy_mw.schema.spec import (
     Whole,
 )
 
-Visit = Callable[[Any, list["Seen"]], None]
-"""Appends the media in a decoded value, each with its path from there."""
+Look = Callable[[Any, list["Seen"]], None]
+"""Appends the media in a decoded value, each with its way from there."""
 
-_NULL = msgspec.Raw(b"null")
+Looks = dict[type, Look]
+"""How media are found in a value of each type; other types, such as that of null, have none."""
+
+Made = tuple[Any, Looks]
+"""A type for the decoder, and how media are found in what it makes."""
+
 _SLICE = 64 * 1024
 _numbers = count()
 
@@ -51,97 +56,111 @@ class Unfit(ValueError):
 
 
 class Typed:
-    """The decoder of a table. `decode` raises msgspec's errors, and Unfit, for what it refuses."""
+    """The decoder of a table.
+
+    strict: whether members and parts that no table knows are refused.
+    """
 
     def __init__(self, body: Fields, *, strict: bool) -> None:
-        kind, self._visit = _Maker(strict).make(body)
+        kind, looks = _Maker(strict).make(body)
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
+        self._looks = looks
 
     def decode(self, body: bytes) -> list[Found]:
-        """The media in a body."""
-        decoded = self._decoder.decode(body)
+        """The media in a body.
+
+        Raises msgspec.DecodeError, UnicodeDecodeError, RecursionError or Unfit for what it refuses.
+        """
         seen: list[Seen] = []
-        if self._visit is not None:
-            self._visit(decoded, seen)
+        _look(self._looks, self._decoder.decode(body), seen)
         return [_found(each) for each in seen]
 
 
 class _Maker:
-    """Types of msgspec for kinds, each with how media in it are found; None for where none are."""
+    """Types of msgspec for kinds, each with how media in it are found."""
 
     def __init__(self, strict: bool) -> None:
         self._strict = strict
 
-    def make(self, kind: Kind) -> tuple[Any, Visit | None]:
-        made, visit = self._plain(kind)
-        return (made | None if kind.nullable and made is not Any else made), visit
+    def make(self, kind: Kind) -> Made:
+        made, looks = self._plain(kind)
+        return (made | None if kind.nullable and made is not Any else made), looks
 
-    def _plain(self, kind: Kind) -> tuple[Any, Visit | None]:
+    def _plain(self, kind: Kind) -> Made:
         match kind:
             case Flag():
-                return bool, None
+                return bool, {}
             case Text():
-                return _text(kind), None
+                return _text(kind), {}
             case Number():
-                return _limited(float, ge=kind.least, le=kind.most), None
+                return _limited(float, ge=kind.least, le=kind.most), {}
             case Whole():
-                return _limited(int, ge=kind.least, le=kind.most), None
+                return _limited(int, ge=kind.least, le=kind.most), {}
             case ListOf():
-                item, visit = self.make(kind.item)
+                item, looks = self.make(kind.item)
                 made = _sized(list[item], kind.least, kind.most)  # type: ignore[valid-type]
-                return made, None if visit is None else _in_list(visit)
+                return made, {list: _in_list(looks)} if looks else {}
             case MapOf():
-                value, _ = self.make(kind.value)  # no table has media in one
+                value, looks = self.make(kind.value)
                 key = _sized(str, 0, kind.longest)
-                return _sized(dict[key, value], 0, kind.most), None  # type: ignore[valid-type]
+                made = _sized(dict[key, value], 0, kind.most)  # type: ignore[valid-type]
+                return made, {dict: _in_map(looks)} if looks else {}
             case Fields():
-                return self._struct(kind, {})
+                return self._struct(kind, {}, {})
             case Variants():
                 return self._variants(kind)
             case Either():
                 return self._either(kind)
-        return Any, None
+        return Any, {}
 
-    def _variants(self, kind: Variants) -> tuple[Any, Visit | None]:
-        made = [
-            self._struct(fields, {"tag_field": kind.by, "tag": word})
+    def _variants(self, kind: Variants) -> Made:
+        tagged = [
+            self._struct(fields, {"tag_field": kind.by, "tag": word}, {})
             for word, fields in kind.known.items()
+            if word != kind.default
         ]
-        return reduce(or_, [each for each, _ in made]), _choosing(made)
+        if kind.default is None:
+            return _union(tagged)
+        # msgspec cannot tell one without a tag from others that have one.
+        said = {kind.by: Literal[kind.default] | None}
+        default = self._struct(kind.known[kind.default], {}, said)
+        return _trying([default, _union(tagged)] if tagged else [default])
 
-    def _either(self, kind: Either) -> tuple[Any, Visit | None]:
-        made = [self._plain(each) for each in kind.kinds]
-        found = reduce(or_, [each for each, _ in made])
-        return found, _choosing(
-            (one, visit)
-            for each, (type_, visit) in zip(kind.kinds, made, strict=True)
-            for one in ((list,) if isinstance(each, ListOf) else get_args(type_) or (type_,))
-        )
+    def _either(self, kind: Either) -> Made:
+        # Media among others are rare, and left to the judge.
+        kinds = [each for each in kind.kinds if not isinstance(each, Media)]
+        made = [self._plain(each) for each in kinds]
+        if sum(isinstance(each, ListOf) for each in kinds) > 1:
+            return _trying(made)  # msgspec cannot tell arrays apart
+        return _union(made)
 
-    def _struct(self, kind: Fields, tag: dict[str, Any]) -> tuple[Any, Visit | None]:
-        members: list[Any] = []
-        visits: list[tuple[str, Visit]] = []
+    def _struct(self, kind: Fields, tag: dict[str, Any], more: dict[str, Any]) -> Made:
+        looks: list[tuple[str, Looks]] = []
         media: list[tuple[str, Media]] = []
+        types = dict(more)
         for name, each in kind.fields.items():
             if isinstance(each, Media):
                 media.append((name, each))
-                made: Any = msgspec.Raw
+                types[name] = msgspec.Raw | None if each.nullable else msgspec.Raw
             else:
-                made, visit = self.make(each)
-                if visit is not None:
-                    visits.append((name, visit))
-            if name in kind.needed:
-                members.append((name, made))
-            else:
-                members.append((name, made | msgspec.UnsetType, msgspec.UNSET))
+                types[name], inner = self.make(each)
+                if inner:
+                    looks.append((name, inner))
         made = msgspec.defstruct(
             f"_Object{next(_numbers)}",
-            sorted(members, key=len),  # what must be there comes first
+            # What must be there comes first.
+            [(name, types[name]) for name in kind.needed]
+            + [
+                (name, type_ | msgspec.UnsetType, msgspec.UNSET)
+                for name, type_ in types.items()
+                if name not in kind.needed
+            ],
             namespace={} if kind.rule is None else {"__post_init__": _ruled(kind)},
-            forbid_unknown_fields=self._strict,
+            forbid_unknown_fields=self._strict and not kind.is_open,
+            gc=False,  # JSON has no cycles
             **tag,
         )
-        return made, _in_struct(visits, media) if visits or media else None
+        return made, {made: _in_struct(looks, media)} if looks or media else {}
 
 
 def _text(kind: Text) -> Any:
@@ -159,13 +178,39 @@ def _limited(made: Any, **limits: Any) -> Any:
     return Annotated[made, msgspec.Meta(**named)] if named else made
 
 
+def _union(made: list[Made]) -> Made:
+    looks: Looks = {}
+    for _, each in made:
+        looks |= each
+    return reduce(or_, [type_ for type_, _ in made]), looks
+
+
+def _trying(made: list[Made]) -> Made:
+    """Takes a value as it came, and decodes it as the first of several that fits."""
+    decoders = [(msgspec.json.Decoder(type_), looks) for type_, looks in made]
+
+    def look(raw: Any, seen: list[Seen]) -> None:
+        for decoder, looks in decoders:
+            try:
+                value = decoder.decode(raw)
+            except msgspec.ValidationError:
+                continue
+            _look(looks, value, seen)
+            return
+        raise Unfit
+
+    return msgspec.Raw, {msgspec.Raw: look}
+
+
 def _ruled(kind: Fields) -> Callable[[Any], None]:
     rule = kind.rule
     assert rule is not None
 
     def check(made: Any) -> None:
-        def get(name: str) -> Any:
-            value = getattr(made, name)
+        def get(*names: str) -> Any:
+            value = made
+            for name in names:
+                value = getattr(value, name, None)
             return None if value is msgspec.UNSET else value
 
         if rule(get) is not None:
@@ -192,53 +237,60 @@ def _inside(raw: msgspec.Raw) -> bytes | memoryview:
     if bytes(view[:1]) != b'"':
         raise Unfit
     inside = view[1:-1]
-    if any(b"\\" in bytes(inside[at : at + _SLICE]) for at in range(0, len(inside), _SLICE)):
-        return msgspec.json.decode(raw, type=str).encode("utf-8", "surrogatepass")
-    return inside
+    slices = (bytes(inside[at : at + _SLICE]) for at in range(0, len(inside), _SLICE))
+    if all(b"\\" not in each and each.isascii() for each in slices):
+        return inside
+    return msgspec.json.decode(raw, type=str).encode()
 
 
-def _further(seen: list[Seen], since: int, step: str) -> None:
-    for each in seen[since:]:
+def _look(looks: Looks, value: Any, seen: list[Seen]) -> None:
+    look = looks.get(type(value))
+    if look is not None:
+        look(value, seen)
+
+
+def _further(seen: Iterable[Seen], step: str) -> None:
+    for each in seen:
         each.way.append(step)
 
 
-def _in_list(visit: Visit) -> Visit:
+def _in_list(looks: Looks) -> Look:
     def look(items: Any, seen: list[Seen]) -> None:
         for index, item in enumerate(items):
-            since = len(seen)
-            visit(item, seen)
-            if len(seen) > since:
-                _further(seen, since, f"[{index}]")
+            inner = looks.get(type(item))
+            if inner is not None:
+                since = len(seen)
+                inner(item, seen)
+                if len(seen) > since:
+                    _further(seen[since:], f"[{index}]")
 
     return look
 
 
-def _choosing(made: Iterable[tuple[Any, Visit | None]]) -> Visit | None:
-    """By the type of the value, which is a struct of its own for each variant."""
-    visits = {kind: visit for kind, visit in made if visit is not None}
+def _in_map(looks: Looks) -> Look:
+    def look(values: Any, seen: list[Seen]) -> None:
+        for name, value in values.items():
+            since = len(seen)
+            _look(looks, value, seen)
+            _further(seen[since:], below(".", name)[1:])
 
-    def look(value: Any, seen: list[Seen]) -> None:
-        visit = visits.get(type(value))
-        if visit is not None:
-            visit(value, seen)
-
-    return look if visits else None
+    return look
 
 
-def _in_struct(visits: list[tuple[str, Visit]], media: list[tuple[str, Media]]) -> Visit:
+def _in_struct(looks: list[tuple[str, Looks]], media: list[tuple[str, Media]]) -> Look:
     def look(value: Any, seen: list[Seen]) -> None:
         for name, kind in media:
             raw = getattr(value, name)
-            if raw is not msgspec.UNSET and not (kind.nullable and raw == _NULL):
+            if raw is not msgspec.UNSET and raw is not None:
                 declared = None if kind.declared is None else getattr(value, kind.declared)
                 seen.append(Seen([f".{name}"], kind, raw, declared))
-        for name, visit in visits:
+        for name, inner_looks in looks:
             inner = getattr(value, name)
-            if inner is None or inner is msgspec.UNSET:
-                continue
-            since = len(seen)
-            visit(inner, seen)
-            if len(seen) > since:
-                _further(seen, since, f".{name}")
+            inner_look = inner_looks.get(type(inner))
+            if inner_look is not None:
+                since = len(seen)
+                inner_look(inner, seen)
+                if len(seen) > since:
+                    _further(seen[since:], f".{name}")
 
     return look

@@ -1,107 +1,50 @@
-"""Chat completions, and the older completions."""
+"""Chat completions."""
 
 from __future__ import annotations
 
 from ai_proxy_mw.schema.spec import (
-    Anything,
     Either,
     Fields,
-    Flag,
     Get,
-    Kind,
     ListOf,
-    MapOf,
-    Media,
-    Number,
     Problem,
     Table,
     Text,
     Variants,
     Whole,
 )
-
-# Words that providers add to (reasoning_effort, service_tier, voice, tool_choice) are any text;
-# what is listed here as choices has been the same in each version of the reference.
-
-JSON_OBJECT = MapOf(value=Anything())
-
-METADATA = MapOf(value=Text(most=512), most=16, longest=64, nullable=True)
-
-TEXT_PART = Fields(fields={"text": Text()}, needed=("text",))
-
-DETAIL = Text(choices=("auto", "low", "high"), nullable=True)
-
-IMAGE_URL = Fields(
-    fields={
-        "image_url": Fields(
-            fields={"url": Media(media="image"), "detail": DETAIL},
-            needed=("url",),
-        )
-    },
-    needed=("image_url",),
+from ai_proxy_mw.schema.tables.chat_parts import ANY_PARTS, NAME, SAID, TEXTS
+from ai_proxy_mw.schema.tables.common import (
+    ALLOWED_TOOLS,
+    FLAG_OR_NULL,
+    GRAMMAR,
+    ID,
+    JSON_OBJECT,
+    JSON_OBJECT_OR_NULL,
+    SAMPLING,
+    SERVICE,
+    TEXT_OR_NULL,
+    USER_LOCATION,
+    VOICE,
+    missing_one,
+    stream_options_need_a_stream,
 )
 
-INPUT_AUDIO = Fields(
-    fields={
-        "input_audio": Fields(
-            fields={
-                "data": Media(media="audio", declared="format"),
-                "format": Text(choices=("wav", "mp3")),
-            },
-            needed=("data", "format"),
-        )
-    },
-    needed=("input_audio",),
-)
+_NAMED = Fields(fields={"name": Text(least=1)}, needed=("name",))
 
-
-def _one_file(get: Get) -> Problem | None:
-    if get("file_data") is None and get("file_id") is None:
-        return Problem(
-            "file_data",
-            "missing_required_parameter",
-            "A file needs file_data or file_id.",
-        )
-    return None
-
-
-FILE = Fields(
-    fields={
-        "file": Fields(
-            fields={
-                "file_data": Media(media="file", nullable=True),
-                "file_id": Text(least=1, nullable=True),
-                "filename": Text(most=512, nullable=True),
-            },
-            rule=_one_file,
-        )
-    },
-    needed=("file",),
-)
-
-VIDEO_URL = Fields(
-    fields={"video_url": Fields(fields={"url": Text(least=1)}, needed=("url",))},
-    needed=("video_url",),
-)
-
-
-def _content(parts: dict[str, Fields], *, nullable: bool = False) -> Kind:
-    return Either(
-        kinds=(Text(), ListOf(item=Variants(by="type", known=parts), least=1)), nullable=nullable
-    )
-
-
-_TEXTS = {"text": TEXT_PART}
-
-_FUNCTION_CALL = Fields(
-    fields={"name": Text(least=1), "arguments": Text()}, needed=("name", "arguments")
-)
+# Mistral takes arguments as an object, too.
+_FUNCTION_CALL = {"name": Text(least=1), "arguments": Either(kinds=(Text(), JSON_OBJECT))}
 
 _TOOL_CALL = Variants(
     by="type",
+    default="function",
     known={
         "function": Fields(
-            fields={"id": Text(), "function": _FUNCTION_CALL}, needed=("id", "function")
+            fields={
+                "id": TEXT_OR_NULL,
+                "function": Fields(fields=_FUNCTION_CALL, needed=("name", "arguments")),
+            },
+            needed=("id", "function"),
         ),
         "custom": Fields(
             fields={
@@ -115,22 +58,16 @@ _TOOL_CALL = Variants(
     },
 )
 
+_INSTEAD = ("tool_calls", "function_call", "audio", "refusal", "reasoning", "reasoning_content")
+
 
 def _says_something(get: Get) -> Problem | None:
     if get("content") is not None or any(get(name) is not None for name in _INSTEAD):
         return None
-    return Problem(
-        "content",
-        "missing_required_parameter",
-        "An assistant's message needs content, unless it calls tools.",
-    )
+    return missing_one("content", "An assistant's message needs content, unless it calls tools.")
 
 
-_INSTEAD = ("tool_calls", "function_call", "audio", "refusal")
-
-_SYSTEM = Fields(
-    fields={"content": _content(_TEXTS), "name": Text(nullable=True)}, needed=("content",)
-)
+_SYSTEM = Fields(fields={"content": TEXTS, "name": NAME}, needed=("content",))
 
 MESSAGE = Variants(
     by="role",
@@ -138,47 +75,29 @@ MESSAGE = Variants(
     known={
         "developer": _SYSTEM,
         "system": _SYSTEM,
-        "user": Fields(
-            fields={
-                "content": _content(
-                    {
-                        "text": TEXT_PART,
-                        "image_url": IMAGE_URL,
-                        "input_audio": INPUT_AUDIO,
-                        "file": FILE,
-                        "video_url": VIDEO_URL,
-                    }
-                ),
-                "name": Text(nullable=True),
-            },
-            needed=("content",),
-        ),
+        "user": Fields(fields={"content": ANY_PARTS, "name": NAME}, needed=("content",)),
         "assistant": Fields(
             fields={
-                "content": _content(
-                    {
-                        "text": TEXT_PART,
-                        "refusal": Fields(fields={"refusal": Text()}, needed=("refusal",)),
-                    },
-                    nullable=True,
-                ),
-                "refusal": Text(nullable=True),
-                "name": Text(nullable=True),
-                "audio": Fields(fields={"id": Text(least=1)}, needed=("id",), nullable=True),
-                "tool_calls": ListOf(item=_TOOL_CALL, least=1, nullable=True),
+                "content": SAID,
+                "refusal": TEXT_OR_NULL,
+                "name": NAME,
+                "audio": Fields(fields={"id": ID}, needed=("id",), nullable=True),
+                "tool_calls": ListOf(item=_TOOL_CALL, nullable=True),
                 "function_call": Fields(
-                    fields=_FUNCTION_CALL.fields, needed=_FUNCTION_CALL.needed, nullable=True
+                    fields=_FUNCTION_CALL, needed=("name", "arguments"), nullable=True
                 ),
+                # What upstreams other than OpenAI have thought.
+                "reasoning": TEXT_OR_NULL,
+                "reasoning_content": TEXT_OR_NULL,
             },
             rule=_says_something,
         ),
         "tool": Fields(
-            fields={"content": _content(_TEXTS), "tool_call_id": Text(least=1)},
+            fields={"content": ANY_PARTS, "tool_call_id": Text(), "name": NAME},
             needed=("content", "tool_call_id"),
         ),
         "function": Fields(
-            fields={"content": Text(nullable=True), "name": Text(least=1)},
-            needed=("content", "name"),
+            fields={"content": TEXT_OR_NULL, "name": Text(least=1)}, needed=("content", "name")
         ),
     },
 )
@@ -186,9 +105,24 @@ MESSAGE = Variants(
 _FUNCTION = Fields(
     fields={
         "name": Text(least=1, most=64),
-        "description": Text(nullable=True),
-        "parameters": MapOf(value=Anything(), nullable=True),
-        "strict": Flag(nullable=True),
+        "description": TEXT_OR_NULL,
+        "parameters": JSON_OBJECT_OR_NULL,
+        "strict": FLAG_OR_NULL,
+    },
+    needed=("name",),
+)
+
+_CUSTOM = Fields(
+    fields={
+        "name": Text(least=1),
+        "description": TEXT_OR_NULL,
+        "format": Variants(
+            by="type",
+            known={
+                "text": Fields(fields={}),
+                "grammar": Fields(fields={"grammar": GRAMMAR}, needed=("grammar",)),
+            },
+        ),
     },
     needed=("name",),
 )
@@ -197,19 +131,7 @@ TOOL = Variants(
     by="type",
     known={
         "function": Fields(fields={"function": _FUNCTION}, needed=("function",)),
-        "custom": Fields(
-            fields={
-                "custom": Fields(
-                    fields={
-                        "name": Text(least=1),
-                        "description": Text(nullable=True),
-                        "format": JSON_OBJECT,
-                    },
-                    needed=("name",),
-                )
-            },
-            needed=("custom",),
-        ),
+        "custom": Fields(fields={"custom": _CUSTOM}, needed=("custom",)),
     },
 )
 
@@ -219,22 +141,23 @@ TOOL_CHOICE = Either(
         Variants(
             by="type",
             known={
-                "function": Fields(
-                    fields={"function": Fields(fields={"name": Text(least=1)}, needed=("name",))},
-                    needed=("function",),
-                )
+                "function": Fields(fields={"function": _NAMED}, needed=("function",)),
+                "custom": Fields(fields={"custom": _NAMED}, needed=("custom",)),
+                "allowed_tools": Fields(
+                    fields={"allowed_tools": ALLOWED_TOOLS}, needed=("allowed_tools",)
+                ),
             },
         ),
     ),
     nullable=True,
 )
 
-JSON_SCHEMA = Fields(
+_JSON_SCHEMA = Fields(
     fields={
         "name": Text(least=1, most=64),
-        "description": Text(nullable=True),
-        "schema": MapOf(value=Anything(), nullable=True),
-        "strict": Flag(nullable=True),
+        "description": TEXT_OR_NULL,
+        "schema": JSON_OBJECT_OR_NULL,
+        "strict": FLAG_OR_NULL,
     },
     needed=("name",),
 )
@@ -244,32 +167,30 @@ RESPONSE_FORMAT = Variants(
     nullable=True,
     known={
         "text": Fields(fields={}),
-        "json_object": Fields(fields={}),
-        "json_schema": Fields(fields={"json_schema": JSON_SCHEMA}, needed=("json_schema",)),
+        "json_object": Fields(fields={}, is_open=True),  # some upstreams take a schema here
+        "json_schema": Fields(fields={"json_schema": _JSON_SCHEMA}, needed=("json_schema",)),
     },
 )
 
-STOP = Either(kinds=(Text(), ListOf(item=Text(), most=4)), nullable=True)
-
-STREAM_OPTIONS = Fields(
-    fields={"include_usage": Flag(nullable=True), "include_obfuscation": Flag(nullable=True)},
+_WEB_SEARCH = Fields(
+    fields={
+        "search_context_size": TEXT_OR_NULL,
+        "user_location": Variants(
+            by="type",
+            nullable=True,
+            known={
+                "approximate": Fields(
+                    fields={"approximate": Fields(fields=USER_LOCATION)}, needed=("approximate",)
+                )
+            },
+        ),
+    },
     nullable=True,
 )
 
 
-def stream_options_need_a_stream(get: Get) -> Problem | None:
-    """`stream_options` may only be set when `stream` is true."""
-    if get("stream_options") is not None and get("stream") is not True:
-        return Problem(
-            "stream_options",
-            "invalid_value",
-            "The 'stream_options' parameter is only allowed when 'stream' is true.",
-        )
-    return None
-
-
 def _together(get: Get) -> Problem | None:
-    if get("top_logprobs") is not None and get("logprobs") is not True:
+    if get("top_logprobs") and get("logprobs") is not True:
         return Problem(
             "top_logprobs",
             "invalid_value",
@@ -277,20 +198,6 @@ def _together(get: Get) -> Problem | None:
         )
     return stream_options_need_a_stream(get)
 
-
-SAMPLING: dict[str, Kind] = {
-    "frequency_penalty": Number(least=-2, most=2, nullable=True),
-    "logit_bias": MapOf(value=Number(least=-100, most=100), nullable=True),
-    "n": Whole(least=1, most=128, nullable=True),
-    "presence_penalty": Number(least=-2, most=2, nullable=True),
-    "seed": Whole(nullable=True),
-    "stop": STOP,
-    "stream": Flag(nullable=True),
-    "stream_options": STREAM_OPTIONS,
-    "temperature": Number(least=0, most=2, nullable=True),
-    "top_p": Number(least=0, most=1, nullable=True),
-    "user": Text(nullable=True),
-}
 
 CHAT = Table(
     endpoint="POST /chat/completions",
@@ -300,45 +207,30 @@ CHAT = Table(
             "model": Text(least=1),
             "messages": ListOf(item=MESSAGE, least=1),
             **SAMPLING,
+            **SERVICE,
             "audio": Fields(
-                fields={
-                    "format": Text(least=1),
-                    "voice": Either(
-                        kinds=(Text(least=1), Fields(fields={"id": Text(least=1)}, needed=("id",)))
-                    ),
-                },
+                fields={"format": Text(least=1), "voice": VOICE},
                 needed=("format", "voice"),
                 nullable=True,
             ),
-            "function_call": Either(
-                kinds=(Text(), Fields(fields={"name": Text(least=1)}, needed=("name",))),
-                nullable=True,
-            ),
+            "function_call": Either(kinds=(Text(), _NAMED), nullable=True),
             "functions": ListOf(item=_FUNCTION, least=1, most=128, nullable=True),
-            "logprobs": Flag(nullable=True),
+            "logprobs": FLAG_OR_NULL,
             "max_completion_tokens": Whole(least=1, nullable=True),
             "max_tokens": Whole(least=1, nullable=True),
-            "metadata": METADATA,
             "modalities": ListOf(item=Text(), nullable=True),
-            "parallel_tool_calls": Flag(nullable=True),
             "prediction": Variants(
                 by="type",
-                known={
-                    "content": Fields(fields={"content": _content(_TEXTS)}, needed=("content",))
-                },
+                known={"content": Fields(fields={"content": TEXTS}, needed=("content",))},
                 nullable=True,
             ),
-            "prompt_cache_key": Text(nullable=True),
-            "reasoning_effort": Text(nullable=True),
+            "reasoning_effort": TEXT_OR_NULL,
             "response_format": RESPONSE_FORMAT,
-            "safety_identifier": Text(nullable=True),
-            "service_tier": Text(nullable=True),
-            "store": Flag(nullable=True),
             "tool_choice": TOOL_CHOICE,
-            "tools": ListOf(item=TOOL, least=1, most=128, nullable=True),
+            "tools": ListOf(item=TOOL, most=128, nullable=True),
             "top_logprobs": Whole(least=0, most=20, nullable=True),
-            "verbosity": Text(nullable=True),
-            "web_search_options": MapOf(value=Anything(), nullable=True),
+            "verbosity": TEXT_OR_NULL,
+            "web_search_options": _WEB_SEARCH,
         },
         needed=("model", "messages"),
         rule=_together,
