@@ -38,6 +38,10 @@ Looks = dict[type, Look]
 Made = tuple[Any, Looks]
 """A type for the decoder, and how media are found in what it makes."""
 
+_NULL = msgspec.Raw(b"null")
+_WHATEVER = (Any, msgspec.Raw)
+"""What takes null anyhow."""
+
 _SLICE = 64 * 1024
 _numbers = count()
 
@@ -84,7 +88,7 @@ class _Maker:
 
     def make(self, kind: Kind) -> Made:
         made, looks = self._plain(kind)
-        return (made | None if kind.nullable and made is not Any else made), looks
+        return (made | None if kind.nullable and made not in _WHATEVER else made), looks
 
     def _plain(self, kind: Kind) -> Made:
         match kind:
@@ -124,14 +128,14 @@ class _Maker:
         # msgspec cannot tell one without a tag from others that have one.
         said = {kind.by: Literal[kind.default] | None}
         default = self._struct(kind.known[kind.default], {}, said)
-        return _trying([default, _union(tagged)] if tagged else [default])
+        return _trying([default, _union(tagged)] if tagged else [default], kind)
 
     def _either(self, kind: Either) -> Made:
         # Media among others are rare, and left to the judge.
         kinds = [each for each in kind.kinds if not isinstance(each, Media)]
         made = [self._plain(each) for each in kinds]
         if sum(isinstance(each, ListOf) for each in kinds) > 1:
-            return _trying(made)  # msgspec cannot tell arrays apart
+            return _trying(made, kind)  # msgspec cannot tell arrays apart
         return _union(made)
 
     def _struct(self, kind: Fields, tag: dict[str, Any], more: dict[str, Any]) -> Made:
@@ -141,7 +145,7 @@ class _Maker:
         for name, each in kind.fields.items():
             if isinstance(each, Media):
                 media.append((name, each))
-                types[name] = msgspec.Raw | None if each.nullable else msgspec.Raw
+                types[name] = msgspec.Raw
             else:
                 types[name], inner = self.make(each)
                 if inner:
@@ -185,8 +189,10 @@ def _union(made: list[Made]) -> Made:
     return reduce(or_, [type_ for type_, _ in made]), looks
 
 
-def _trying(made: list[Made]) -> Made:
+def _trying(made: list[Made], kind: Kind) -> Made:
     """Takes a value as it came, and decodes it as the first of several that fits."""
+    if kind.nullable:
+        made = [*made, (None, {})]
     decoders = [(msgspec.json.Decoder(type_), looks) for type_, looks in made]
 
     def look(raw: Any, seen: list[Seen]) -> None:
@@ -211,7 +217,7 @@ def _ruled(kind: Fields) -> Callable[[Any], None]:
             value = made
             for name in names:
                 value = getattr(value, name, None)
-            return None if value is msgspec.UNSET else value
+            return None if value is msgspec.UNSET or value == _NULL else value
 
         if rule(get) is not None:
             raise ValueError
@@ -281,7 +287,7 @@ def _in_struct(looks: list[tuple[str, Looks]], media: list[tuple[str, Media]]) -
     def look(value: Any, seen: list[Seen]) -> None:
         for name, kind in media:
             raw = getattr(value, name)
-            if raw is not msgspec.UNSET and raw is not None:
+            if raw is not msgspec.UNSET and not (kind.nullable and raw == _NULL):
                 declared = None if kind.declared is None else getattr(value, kind.declared)
                 seen.append(Seen([f".{name}"], kind, raw, declared))
         for name, inner_looks in looks:

@@ -1,0 +1,36 @@
+"""Asks both: the typed decoder and the judge."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from ai_proxy_mw.schema.judge import Found, Judge
+from ai_proxy_mw.schema.tables import TABLES
+from ai_proxy_mw.schema.typed import Typed, Unfit
+
+REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Unfit)
+"""What the typed decoder raises."""
+
+
+@cache
+def typed(endpoint: str, *, strict: bool) -> Typed:
+    return Typed(TABLES[endpoint].body, strict=strict)
+
+
+def decode(endpoint: str, body: Any, *, strict: bool = False) -> list[Found]:
+    """What the typed decoder finds. Raises one of REFUSED."""
+    return typed(endpoint, strict=strict).decode(msgspec.json.encode(body))
+
+
+def judge(endpoint: str, body: Any, *, strict: bool = False) -> list[Found]:
+    """What the judge finds. Raises InvalidRequest."""
+    judging = Judge(strict=strict)
+    judging.check(TABLES[endpoint].body, body, "")
+    return judging.found
+
+
+def plain(found: list[Found]) -> list[tuple[str, str, bytes, str | None]]:
+    return [(each.kind, each.param, bytes(each.value), each.declared) for each in found]
