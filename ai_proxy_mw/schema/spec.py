@@ -109,7 +109,7 @@ class Fields(Kind):
     """An object. Members that are not named pass, unless the judgement is strict.
 
     needed: the names that must be there.
-    rule: what holds between members.
+    rule: what holds between members; its docstring says it.
     is_open: whether members that are not named pass even then.
     """
 

@@ -6,7 +6,7 @@ or to let something new pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from itertools import count
 from operator import or_
@@ -38,6 +38,7 @@ Looks = dict[type, Look]
 Made = tuple[Any, Looks]
 """A type for the decoder, and how media are found in what it makes."""
 
+_NOTHING: Mapping[str, Any] = {}
 _NULL = msgspec.Raw(b"null")
 _WHATEVER = (Any, msgspec.Raw)
 """What takes null anyhow."""
@@ -110,7 +111,7 @@ class _Maker:
                 made = _sized(dict[key, value], 0, kind.most)  # type: ignore[valid-type]
                 return made, {dict: _in_map(looks)} if looks else {}
             case Fields():
-                return self._struct(kind, {}, {})
+                return self._struct(kind)
             case Variants():
                 return self._variants(kind)
             case Either():
@@ -118,17 +119,25 @@ class _Maker:
         return Any, {}
 
     def _variants(self, kind: Variants) -> Made:
-        tagged = [
-            self._struct(fields, {"tag_field": kind.by, "tag": word}, {})
-            for word, fields in kind.known.items()
-            if word != kind.default
-        ]
+        words = [word for word in kind.known if word != kind.default]
         if kind.default is None:
-            return _union(tagged)
+            return self._tagged(kind, words)
         # msgspec cannot tell one without a tag from others that have one.
-        said = {kind.by: Literal[kind.default] | None}
-        default = self._struct(kind.known[kind.default], {}, said)
-        return _trying([default, _union(tagged)] if tagged else [default], kind)
+        named = {kind.by: Literal[kind.default] | None}
+        default = self._struct(kind.known[kind.default], more=named)
+        return _trying([default, self._tagged(kind, words)] if words else [default], kind)
+
+    def _tagged(self, kind: Variants, words: list[str]) -> Made:
+        if len(words) == 1:  # alone, its tag might be missing
+            word = words[0]
+            named = {kind.by: Literal[word]}
+            return self._struct(kind.known[word], more=named, needed=(kind.by,))
+        return _union(
+            [
+                self._struct(kind.known[word], tag={"tag_field": kind.by, "tag": word})
+                for word in words
+            ]
+        )
 
     def _either(self, kind: Either) -> Made:
         # Media among others are rare, and left to the judge.
@@ -138,10 +147,18 @@ class _Maker:
             return _trying(made, kind)  # msgspec cannot tell arrays apart
         return _union(made)
 
-    def _struct(self, kind: Fields, tag: dict[str, Any], more: dict[str, Any]) -> Made:
+    def _struct(
+        self,
+        kind: Fields,
+        *,
+        tag: Mapping[str, Any] = _NOTHING,
+        more: Mapping[str, Any] = _NOTHING,
+        needed: tuple[str, ...] = (),
+    ) -> Made:
         looks: list[tuple[str, Looks]] = []
         media: list[tuple[str, Media]] = []
         types = dict(more)
+        needed = kind.needed + needed
         for name, each in kind.fields.items():
             if isinstance(each, Media):
                 media.append((name, each))
@@ -153,11 +170,11 @@ class _Maker:
         made = msgspec.defstruct(
             f"_Object{next(_numbers)}",
             # What must be there comes first.
-            [(name, types[name]) for name in kind.needed]
+            [(name, types[name]) for name in needed]
             + [
                 (name, type_ | msgspec.UnsetType, msgspec.UNSET)
                 for name, type_ in types.items()
-                if name not in kind.needed
+                if name not in needed
             ],
             namespace={} if kind.rule is None else {"__post_init__": _ruled(kind)},
             forbid_unknown_fields=self._strict and not kind.is_open,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any
 
@@ -22,7 +23,7 @@ def typed(endpoint: str, *, strict: bool) -> Typed:
 
 def decode(endpoint: str, body: Any, *, strict: bool = False) -> list[Found]:
     """What the typed decoder finds. Raises one of REFUSED."""
-    return typed(endpoint, strict=strict).decode(msgspec.json.encode(body))
+    return typed(endpoint, strict=strict).decode(json.dumps(body).encode())
 
 
 def judge(endpoint: str, body: Any, *, strict: bool = False) -> list[Found]:

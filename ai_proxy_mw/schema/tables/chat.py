@@ -62,6 +62,7 @@ _INSTEAD = ("tool_calls", "function_call", "audio", "refusal", "reasoning", "rea
 
 
 def _says_something(get: Get) -> Problem | None:
+    """`content` must be there, unless there are tool calls, a spoken answer or a refusal."""
     if get("content") is not None or any(get(name) is not None for name in _INSTEAD):
         return None
     return missing_one("content", "An assistant's message needs content, unless it calls tools.")
@@ -190,6 +191,7 @@ _WEB_SEARCH = Fields(
 
 
 def _together(get: Get) -> Problem | None:
+    """`top_logprobs` needs `logprobs`; `stream_options` needs `stream`."""
     if get("top_logprobs") and get("logprobs") is not True:
         return Problem(
             "top_logprobs",

@@ -60,12 +60,14 @@ INPUT_AUDIO = Fields(
 
 
 def _file_or_id(get: Get) -> Problem | None:
+    """One of `file_data` and `file_id` must be there."""
     if get("file_data") is None and get("file_id") is None:
         return missing_one("file_data", "A file needs file_data or file_id.")
     return None
 
 
 def _file(get: Get) -> Problem | None:
+    """`file`, or `file_id`, must be there."""
     if get("file") is None and get("file_id") is None:
         return missing_one("file", "A part of type 'file' needs the member 'file'.")
     return None

@@ -13,6 +13,7 @@ from ai_proxy_mw.schema.tables.common import (
 
 
 def _together(get: Get) -> Problem | None:
+    """`best_of` is not below `n` and not streamed; `stream_options` needs `stream`."""
     best_of = get("best_of")
     if best_of is not None and best_of < (get("n") or 1):
         return Problem("best_of", "invalid_value", "The 'best_of' parameter must not be below 'n'.")

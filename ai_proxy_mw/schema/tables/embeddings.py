@@ -19,6 +19,7 @@ from ai_proxy_mw.schema.tables.common import TEXT_OR_NULL, TEXT_PART, TOKENS, mi
 
 
 def _something(get: Get) -> Problem | None:
+    """`input`, or `messages`, must be there."""
     if get("input") is None and get("messages") is None:
         return missing_one("input", "Missing required parameter: 'input'.")
     return None

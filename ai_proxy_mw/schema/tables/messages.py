@@ -95,6 +95,7 @@ _THINKING = Variants(
 
 
 def _room_to_think(get: Get) -> Problem | None:
+    """The `budget_tokens` of `thinking` are below `max_tokens`, unless there are tools."""
     budget = get("thinking", "budget_tokens")
     # Thinking between the calls of tools may take more than one answer.
     if budget is not None and not get("tools") and budget >= get("max_tokens"):

@@ -34,6 +34,7 @@ from ai_proxy_mw.schema.tables.responses_parts import ITEM, PART
 
 
 def _a_server(get: Get) -> Problem | None:
+    """One of `server_url`, `connector_id` and `tunnel_id` must be there."""
     if all(get(name) is None for name in ("server_url", "connector_id", "tunnel_id")):
         return missing_one("server_url", "An MCP tool needs server_url, connector_id or tunnel_id.")
     return None
@@ -165,6 +166,9 @@ _EARLIER = ("prompt", "previous_response_id", "conversation")
 
 
 def _together(get: Get) -> Problem | None:
+    """`model` and `input` must be there, unless something earlier has them; `conversation` and
+    `previous_response_id` exclude each other; `stream_options` needs `stream`.
+    """
     if get("conversation") is not None and get("previous_response_id") is not None:
         return Problem(
             "previous_response_id",

@@ -28,12 +28,14 @@ from ai_proxy_mw.schema.tables.common import (
 
 
 def _one_image(get: Get) -> Problem | None:
+    """One of `image_url` and `file_id` must be there."""
     if get("image_url") is None and get("file_id") is None:
         return missing_one("image_url", "An image needs image_url or file_id.")
     return None
 
 
 def _one_file(get: Get) -> Problem | None:
+    """One of `file_data`, `file_id` and `file_url` must be there."""
     if all(get(name) is None for name in ("file_data", "file_id", "file_url")):
         return missing_one("file_data", "A file needs file_data, file_id or file_url.")
     return None
@@ -91,6 +93,7 @@ _OF_ALL: dict[str, Kind] = {"id": TEXT_OR_NULL, "status": TEXT_OR_NULL}
 
 
 def _message(get: Get) -> Problem | None:
+    """`role` and `content` must be there, unless there is only an `id`."""
     # An item of no type that has an id alone refers to an earlier one.
     if get("role") is None and get("content") is None and get("id") is not None:
         return None
@@ -101,6 +104,7 @@ def _message(get: Get) -> Problem | None:
 
 
 def _answers_a_call(get: Get) -> Problem | None:
+    """`call_id` must be there, unless there is a `name`."""
     if get("call_id") is None and get("name") is None:
         return missing_one("call_id", "The output of a function needs the call_id of its call.")
     return None
