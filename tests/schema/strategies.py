@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -38,11 +37,15 @@ ANYTHING: Value = st.recursive(
 )
 
 
-@cache
+_made: dict[int, tuple[Kind, Value]] = {}
+
+
 def valid(kind: Kind) -> Value:
     """Values of a kind."""
-    made = st.deferred(lambda: _plain(kind))
-    return st.none() | made if kind.nullable else made
+    if id(kind) not in _made:  # kinds are not hashable, and the kept one keeps its id
+        made = _plain(kind)
+        _made[id(kind)] = kind, st.none() | made if kind.nullable else made
+    return _made[id(kind)][1]
 
 
 def _plain(kind: Kind) -> Value:
@@ -57,6 +60,11 @@ def _plain(kind: Kind) -> Value:
             return _numbers(kind)
         case Whole():
             return st.integers(kind.least, kind.most)
+    return _made_of_others(kind)
+
+
+def _made_of_others(kind: Kind) -> Value:
+    match kind:
         case ListOf():
             most = max(kind.least, min(_FEW, _FEW if kind.most is None else kind.most))
             return st.lists(valid(kind.item), min_size=kind.least, max_size=most)
@@ -131,11 +139,14 @@ def broken(kind: Fields, value: dict[str, Any]) -> Problem | None:
 
 
 class Place(NamedTuple):
-    """A known member or item in a request, and the objects that it is in."""
+    """A known member or item in a request, and the objects that it is in.
+
+    within: what a change of it bears on; a change of what an object is, on all of that.
+    """
 
     holder: Any
     step: str | int
-    param: str
+    within: str
     above: tuple[tuple[Fields, Any, str], ...]
 
 
@@ -147,7 +158,7 @@ def places(kind: Kind, value: Any, param: str = "", above: Any = ()) -> Iterator
     elif isinstance(kind, ListOf) and isinstance(value, list):
         for index, item in enumerate(value):
             at = f"{param}[{index}]"
-            yield Place(value, index, at, above)
+            yield Place(value, index, param, above)
             yield from places(kind.item, item, at, above)
     elif isinstance(kind, MapOf) and isinstance(value, dict):
         for name, item in value.items():
@@ -160,7 +171,7 @@ def places(kind: Kind, value: Any, param: str = "", above: Any = ()) -> Iterator
             yield from places(kind.fields[name], value[name], below(param, name), inside)
     elif isinstance(kind, Variants) and isinstance(value, dict):
         known = kind.known[value.get(kind.by) or str(kind.default)]
-        yield Place(value, kind.by, below(param, kind.by), (*above, (known, value, param)))
+        yield Place(value, kind.by, param, (*above, (known, value, param)))
         yield from places(known, value, param, above)
 
 

@@ -23,12 +23,14 @@ from ai_proxy_mw.schema.tables.common import (
 )
 from ai_proxy_mw.schema.tables.messages_parts import CACHED, CONTENT, TEXTS
 
+_TURN = Fields(fields={"content": CONTENT}, needed=("content",))
+
 _MESSAGE = Variants(
     by="role",
     is_open=False,
     known={
-        "user": Fields(fields={"content": CONTENT}, needed=("content",)),
-        "assistant": Fields(fields={"content": CONTENT}, needed=("content",)),
+        "user": _TURN,
+        "assistant": _TURN,
         "system": Fields(fields={"content": TEXTS}, needed=("content",)),
     },
 )
