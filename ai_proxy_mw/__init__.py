@@ -3,19 +3,23 @@
 __version__ = "0.1.0"
 
 from ai_proxy_mw._api_keys import hash_api_key
+from ai_proxy_mw._caps import Caps
 from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS
-from ai_proxy_mw._errors import ConfigurationError, Forbidden, ProxyError, Unauthorized
+from ai_proxy_mw._errors import ConfigurationError, Forbidden, ProxyError, Refused, Unauthorized
 from ai_proxy_mw._http import Body, Ending, Headers, Observer, Request, Response
 from ai_proxy_mw._identify import from_route
 from ai_proxy_mw._identity import Identity
 from ai_proxy_mw._limits import Limit
+from ai_proxy_mw._media import Audio, Files, Images
+from ai_proxy_mw._models import Models
 from ai_proxy_mw._proxy import AIProxy, ProxyOptions
 from ai_proxy_mw._subrequest import SubrequestIdentify
 from ai_proxy_mw.accounting.estimate import Estimate
 from ai_proxy_mw.accounting.prices import Price, Prices
 from ai_proxy_mw.asgi import AIProxyMiddleware
+from ai_proxy_mw.schema.call import Call
 from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
 from ai_proxy_mw.upstream.native import NativeTransport
 from ai_proxy_mw.wsgi import AIProxyWSGIMiddleware
@@ -26,14 +30,20 @@ __all__ = [
     "AIProxy",
     "AIProxyMiddleware",
     "AIProxyWSGIMiddleware",
+    "Audio",
     "Body",
+    "Call",
+    "Caps",
     "ConfigurationError",
     "Ending",
     "Estimate",
+    "Files",
     "Forbidden",
     "Headers",
     "Identity",
+    "Images",
     "Limit",
+    "Models",
     "NativeTransport",
     "Observer",
     "Origin",
@@ -42,6 +52,7 @@ __all__ = [
     "Prices",
     "ProxyError",
     "ProxyOptions",
+    "Refused",
     "Request",
     "Response",
     "SubrequestIdentify",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from ai_proxy_mw import __version__
 from ai_proxy_mw._api_keys import ApiKeys
@@ -14,6 +14,8 @@ from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._limits import Limit, limits_of
+from ai_proxy_mw._media import Images, Urls
+from ai_proxy_mw._models import Models
 from ai_proxy_mw._paths import check_prefix
 from ai_proxy_mw.limiting.books import Books
 
@@ -109,10 +111,29 @@ def _api_keys(value: str) -> dict[str, str]:
     return keys
 
 
-def _anonymous(value: str) -> bool:
-    if value not in ("0", "1"):
-        raise ConfigurationError("write 1 to admit everybody, or 0")
-    return value == "1"
+def _flag(meaning: str) -> Callable[[str], bool]:
+    def parse(value: str) -> bool:
+        if value not in ("0", "1"):
+            raise ConfigurationError(f"write 1 to {meaning}, or 0")
+        return value == "1"
+
+    return parse
+
+
+def _models(value: str) -> Models:
+    allowed: list[str] = []
+    aliases: dict[str, str] = {}
+    for item in value.split(","):
+        name, separator, model = (part.strip() for part in item.partition("="))
+        if separator:
+            aliases[name] = model
+        else:
+            allowed.append(name)
+    return Models(allowed or None, aliases=aliases)
+
+
+def _image_urls(value: str) -> Images:
+    return Images(urls=cast("Urls", _choice(*get_args(Urls))(value)))
 
 
 def _size(value: str) -> int:
@@ -180,7 +201,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AI_PROXY_UPSTREAM": ("upstream", _upstream),
     "AI_PROXY_API_KEY": ("api_key", _api_key),
     "AI_PROXY_API_KEYS": ("api_keys", _api_keys),
-    "AI_PROXY_ANONYMOUS": ("anonymous", _anonymous),
+    "AI_PROXY_ANONYMOUS": ("anonymous", _flag("admit everybody")),
     "AI_PROXY_PREFIX": ("prefix", check_prefix),
     "AI_PROXY_MAX_BODY": ("max_body", _size),
     "AI_PROXY_TIMEOUTS": ("timeouts", _timeouts),
@@ -189,5 +210,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AI_PROXY_LIMITS": ("limits", _limits),
     "AI_PROXY_LIMITS_STORAGE": ("limits_storage", _storage),
     "AI_PROXY_ON_STORE_FAILURE": ("on_store_failure", _choice("allow", "deny", "memory")),
+    "AI_PROXY_VALIDATE": ("validate", _flag("judge requests")),
+    "AI_PROXY_STRICT": ("strict", _flag("refuse what is not known")),
+    "AI_PROXY_MODELS": ("models", _models),
+    "AI_PROXY_IMAGE_URLS": ("images", _image_urls),
     "AI_PROXY_CORS_ORIGINS": ("cors", _cors),
 }

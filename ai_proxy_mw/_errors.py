@@ -2,11 +2,12 @@
 
 ProxyError
 ├── InvalidRequest                 400
+│   └── Refused                    400
 ├── Unauthorized                   401
 ├── Forbidden                      403
 │   ├── ModelNotAllowed            403
 │   └── PriceUnknown               403
-├── Refused                        as the app says
+├── AppRefused                     as the app says
 ├── NotFound                       404
 ├── MethodNotAllowed               405
 ├── RequestTimeout                 408
@@ -93,6 +94,12 @@ class InvalidRequest(ProxyError):
     code = "invalid_request"
 
 
+class Refused(InvalidRequest):
+    """Raised by a check of the app: what is asked is not allowed."""
+
+    code = "refused"
+
+
 class Unauthorized(ProxyError):
     status = 401
     type = "authentication_error"
@@ -149,7 +156,7 @@ _REFUSALS = {
 }
 
 
-class Refused(ProxyError):
+class AppRefused(ProxyError):
     """The app has refused the call with a status of its own, which is told in our shape."""
 
     def __init__(self, status: int, message: str, headers: RawHeaders | None = None) -> None:

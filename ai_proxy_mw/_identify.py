@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ai_proxy_mw._api_keys import ApiKeys, presented_key
 from ai_proxy_mw._errors import ConfigurationError
+from ai_proxy_mw._hooks import hook, is_async
 
 if TYPE_CHECKING:
     from ai_proxy_mw._api_keys import FindSubject, IssuedKeys
@@ -79,43 +77,19 @@ def _asking(
     """Asks a function of the app about `what` of the request; not at all about None."""
     if not callable(function):
         raise ConfigurationError(f"{name}: give a function, sync or async")
-    is_async = _is_async(function)
-    if is_async and what is _itself:
+    if what is _itself and is_async(function):
         return function  # a frame less for each call
+    ask = hook(function, name)
 
-    async def ask(request: Request) -> str | Identity | None:
+    async def ask_about(request: Request) -> str | Identity | None:
         given = what(request)
         if given is None:
             return None
-        answer: Any
-        if is_async:
-            answer = await function(given)
-        else:
-            answer = await request.run_sync(partial(_call, function, given, name))
-            if inspect.isawaitable(answer):  # a plain function that hands out a coroutine
-                answer = await answer
-        found: str | Identity | None = answer
+        found: str | Identity | None = await ask(request, given)
         return found
 
-    return ask
+    return ask_about
 
 
 def _itself(request: Request) -> Request:
     return request
-
-
-def _call(function: Callable[[Any], T], given: object, name: str) -> T:
-    try:
-        return function(given)
-    except (StopIteration, asyncio.CancelledError) as error:
-        # A future cannot hold the one, so whoever waits for it would wait for ever; and the other
-        # would be taken for a cancellation of the call.
-        raise RuntimeError(f"{name} raised {type(error).__name__}") from error
-
-
-def _is_async(function: Any) -> bool:
-    while isinstance(function, partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - whether its instances are awaited
-    )

@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from ai_proxy_mw._limits import Limit, limits_of
+from ai_proxy_mw._models import matches
 
 MAX_SUBJECT = 256
 """The most characters of a subject: it becomes part of keys in stores and of log lines."""
 
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
-
-_SEVERAL = re.compile(r"[,;|\s\x00-\x1f]")
 
 # Controls, line separators and halves of surrogate pairs: no store or log takes them faithfully.
 _UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -59,11 +57,7 @@ class Identity:
 
     def may_use(self, model: str) -> bool:
         """Whether a model is among those that the caller may ask for."""
-        models = self.models
-        if models is None or model in models:
-            return True
-        # Some upstreams take a list in one text.
-        return not _SEVERAL.search(model) and any(fnmatchcase(model, name) for name in models)
+        return self.models is None or matches(model, self.models)
 
 
 def fault(subject: str) -> str | None:

@@ -1,7 +1,7 @@
 """The order of the corridor, written once.
 
     door → cors → errors → endpoint → cross_site → identity
-        → rate_limit → validate → budget → relay → upstream
+        → rate_limit → validate → model_rules → checks → inline → budget → relay → upstream
 
 A stage takes the request and the handler behind it, and answers.
 """
@@ -12,11 +12,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw.stages.budget import BudgetStage
+from ai_proxy_mw.stages.checks import ChecksStage
 from ai_proxy_mw.stages.cors import CorsStage
 from ai_proxy_mw.stages.cross_site import CrossSiteStage
 from ai_proxy_mw.stages.endpoint import EndpointStage
 from ai_proxy_mw.stages.errors import errors
 from ai_proxy_mw.stages.identity import IdentityStage
+from ai_proxy_mw.stages.inline import InlineStage
+from ai_proxy_mw.stages.model_rules import ModelRulesStage
 from ai_proxy_mw.stages.rate_limit import RateLimitStage
 from ai_proxy_mw.stages.relay import Relay
 from ai_proxy_mw.stages.validate import ValidateStage
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw._endpoints import Endpoints
     from ai_proxy_mw._header_rules import Outward
     from ai_proxy_mw._identify import AsyncIdentify
+    from ai_proxy_mw._rules import Rules
     from ai_proxy_mw._types import Handler, Stage
     from ai_proxy_mw.accounting.costs import Costs
     from ai_proxy_mw.limiting.limiter import Limiter
@@ -39,6 +43,7 @@ def build(
     identify: AsyncIdentify,
     trusted_origins: Iterable[str] | None,
     limiter: Limiter,
+    rules: Rules,
     costs: Costs,
     upstream: Upstream,
     transport: Transport,
@@ -53,7 +58,10 @@ def build(
         None if trusted_origins is None else CrossSiteStage(cors, trusted_origins),
         IdentityStage(identify),
         RateLimitStage(limiter),
-        ValidateStage(),
+        ValidateStage(rules.reader, always=rules.look_at_calls),
+        ModelRulesStage(rules.models, rules.caps),
+        ChecksStage(rules.checks, rules.reader) if rules.checks else None,
+        None if rules.fetcher is None else InlineStage(rules.fetcher),
         BudgetStage(costs),
     ]
     handler: Handler = Relay(upstream, transport, outward)

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from ai_proxy_mw._api_keys import FindSubject, IssuedKeys
+    from ai_proxy_mw._caps import Caps
+    from ai_proxy_mw._checks import Check
     from ai_proxy_mw._identify import Identify
+    from ai_proxy_mw._media import Audio, Files, Images
+    from ai_proxy_mw._models import Models
     from ai_proxy_mw._types import Handler, RawHeaders
     from ai_proxy_mw.accounting.costs import Estimator
     from ai_proxy_mw.accounting.prices import Prices
@@ -44,6 +48,14 @@ class ProxyOptions(TypedDict, total=False):
     limits_storage: object | None
     on_store_failure: OnStoreFailure
     limits_endpoint: bool
+    validate: bool
+    strict: bool
+    images: Images | None
+    audio: Audio | None
+    files: Files | None
+    models: Models | Iterable[str] | None
+    caps: Caps | None
+    checks: Iterable[Check]
     prices: Prices | None
     estimate: Estimator | None
     name: str
@@ -71,6 +83,12 @@ class AIProxy:
         in this process if None.
     on_store_failure: while that does not answer: "allow", "deny" or count in "memory".
     limits_endpoint: whether callers may ask how their limits stand, at `GET {prefix}/_limits`.
+    validate: whether requests are judged before they go upstream.
+    strict: whether what no table of ours knows is refused, too.
+    images, audio, files: which pictures, sounds and files may be sent.
+    models: which models may be asked for: names and patterns, or `Models` with aliases.
+    caps: the most that one call may ask for.
+    checks: functions `(Call) -> Call | None`, sync or async, asked before a call goes upstream.
     prices: what models cost; needed for limits of dollars.
     estimate: a function `(Call) -> Estimate` of what a call may use, in the place of ours.
     name: of the app. Apps of one name that use one storage count together.
@@ -100,6 +118,14 @@ class AIProxy:
         limits_storage: object | None = None,
         on_store_failure: OnStoreFailure = "memory",
         limits_endpoint: bool = False,
+        validate: bool = True,
+        strict: bool = False,
+        images: Images | None = None,
+        audio: Audio | None = None,
+        files: Files | None = None,
+        models: Models | Iterable[str] | None = None,
+        caps: Caps | None = None,
+        checks: Iterable[Check] = (),
         prices: Prices | None = None,
         estimate: Estimator | None = None,
         name: str = "default",
@@ -112,6 +138,7 @@ class AIProxy:
     ) -> None:
         # Not with `import ai_proxy_mw`, which shall be quick also where no proxy is made.
         from ai_proxy_mw._pipeline import build  # noqa: PLC0415
+        from ai_proxy_mw._rules import rules_of  # noqa: PLC0415
         from ai_proxy_mw.accounting.costs import Costs  # noqa: PLC0415
         from ai_proxy_mw.limiting.limiter import Limiter  # noqa: PLC0415
         from ai_proxy_mw.stages.rate_limit import STATUS  # noqa: PLC0415
@@ -127,6 +154,16 @@ class AIProxy:
         self.limits = Limiter(
             limits, name=name, storage=limits_storage, on_failure=on_store_failure
         )
+        self._rules = rules_of(
+            validate=validate,
+            strict=strict,
+            images=images,
+            audio=audio,
+            files=files,
+            models=models,
+            caps=caps,
+            checks=checks,
+        )
         self.by_route = identify is from_route
         self._proxies = TrustedProxies(trusted_proxies)
         self._transport = _transport(self.upstream)
@@ -135,6 +172,7 @@ class AIProxy:
             identify=choose(identify, api_keys, anonymous),
             trusted_origins=None if identify is None else trusted_origins,
             limiter=self.limits,
+            rules=self._rules,
             costs=Costs(prices, estimate),
             upstream=self.upstream,
             transport=self._transport,
@@ -162,6 +200,8 @@ class AIProxy:
     async def aclose(self) -> None:
         """Close the connections that the running event loop has open."""
         await self.limits.aclose()
+        if self._rules.fetcher is not None:
+            await self._rules.fetcher.aclose()
         await self._transport.aclose()
 
     async def __aenter__(self) -> Self:

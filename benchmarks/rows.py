@@ -44,6 +44,8 @@ ROWS = (
         about="an identity, limits of requests and tokens in memory",
         module="two_limits",
     ),
+    Row(name="judged", about="each request judged", module="judged"),
+    Row(name="corridor", about="identity, one limit of requests, judged", module="corridor"),
     Row(name="bare-fastapi", about="the proxy inside FastAPI", module="bare_fastapi"),
     Row(name="httpx", about="the proxy over httpx.AsyncClient", module="over_httpx"),
     Row(

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from ai_proxy_mw import CORS, AIProxy, ConfigurationError, Limit, Timeouts, Upstream
+from ai_proxy_mw import (
+    CORS,
+    AIProxy,
+    ConfigurationError,
+    Images,
+    Limit,
+    Models,
+    Timeouts,
+    Upstream,
+)
 from ai_proxy_mw._env import read
 
 URL = "http://127.0.0.1:1/v1"
@@ -29,6 +38,10 @@ def test_each_variable_becomes_its_argument() -> None:
             "AI_PROXY_ON_STORE_FAILURE": "deny",
             "AI_PROXY_NAME": "shop",
             "AI_PROXY_TRUSTED_PROXIES": "10.0.0.0/8, unix",
+            "AI_PROXY_VALIDATE": "1",
+            "AI_PROXY_STRICT": "0",
+            "AI_PROXY_MODELS": "gpt-4.1*, fast=gpt-4.1-mini",
+            "AI_PROXY_IMAGE_URLS": "refuse",
             "HOME": "/",
         },
         {},
@@ -50,6 +63,10 @@ def test_each_variable_becomes_its_argument() -> None:
         "on_store_failure": "deny",
         "name": "shop",
         "trusted_proxies": ["10.0.0.0/8", "unix"],
+        "validate": True,
+        "strict": False,
+        "models": Models(["gpt-4.1*"], aliases={"fast": "gpt-4.1-mini"}),
+        "images": Images(urls="refuse"),
         "cors": CORS(allow_origins=["https://app.example", "http://localhost:3000"]),
     }
 
@@ -98,6 +115,10 @@ def test_sizes(text: str, size: int) -> None:
         ("AI_PROXY_CORS_ORIGINS", "https://app.example/"),
         ("AI_PROXY_CORS_ORIGINS", "https://app.example,,http://localhost:3000"),
         ("AI_PROXY_CORS_ORIGINS", "*,https://app.example"),
+        ("AI_PROXY_VALIDATE", "no"),
+        ("AI_PROXY_STRICT", "2"),
+        ("AI_PROXY_MODELS", "gpt-4.1,fast="),
+        ("AI_PROXY_IMAGE_URLS", "fetch"),
         ("AI_PROXY_UPSTRAEM", URL),
     ],
 )

@@ -348,8 +348,9 @@ def test_head_and_options(house: House) -> None:
 
 
 def test_bodies_pass_though_no_json_parser_would_keep_them(house: House) -> None:
-    body = b'{"model":"fake-1", "messages":[{"role":"user","content":"\\u00e9"}], "n":1.0,"n":1}'
-    httpx.post(f"{house.v1}/chat/completions", content=body)
+    body = b'{"model":"fake-1", "messages":[{"role":"user","content":"\\u00e9"}], "x":1.00,"x":1}'
+    headers = {"content-type": "application/json"}
+    httpx.post(f"{house.v1}/chat/completions", content=body, headers=headers)
     (seen,) = house.fake.requests
     assert seen.body == body
-    assert json.loads(seen.body)["n"] == 1
+    assert json.loads(seen.body)["x"] == 1

@@ -64,7 +64,7 @@ class Fetcher:
         clock: Callable[[], float] = time.monotonic,
         trust: ssl.SSLContext | None = None,
     ) -> None:
-        self._images = images
+        self.images = images
         self._formats = tuple(images.formats)
         self._types = {name: kind for name, kind in _TYPES.items() if kind in self._formats}
         self._accept = ", ".join(self._types)
@@ -106,22 +106,22 @@ class Fetcher:
     async def _in_time(self, url: str, web: WebAddress) -> Fetched:
         bench = self._bench()
         try:
-            async with asyncio.timeout(self._images.timeout), bench.places:
+            async with asyncio.timeout(self.images.timeout), bench.places:
                 return self._judged(await self._follow(url, web, bench.resolve))
         except TimeoutError:
-            raise unreachable(f"it did not come within {self._images.timeout:g} s") from None
+            raise unreachable(f"it did not come within {self.images.timeout:g} s") from None
 
     async def _follow(self, url: str, web: WebAddress, resolve: Resolve) -> Fetched:
-        for _ in range(self._images.max_redirects + 1):
+        for _ in range(self.images.max_redirects + 1):
             found = await self._ask(web, resolve)
             if isinstance(found, Fetched):
                 return found
             url, web = self._rules.follow(url, found)
-        raise unreachable(f"there are more than {self._images.max_redirects} redirects")
+        raise unreachable(f"there are more than {self.images.max_redirects} redirects")
 
     async def _ask(self, web: WebAddress, resolve: Resolve) -> Fetched | str:
         """What the first of the host's IP addresses has that can be connected to."""
-        patience = self._images.timeout / ADDRESSES_TRIED
+        patience = self.images.timeout / ADDRESSES_TRIED
         for address in (await self._addresses(web, resolve))[:ADDRESSES_TRIED]:
             try:
                 async with self._wire.ask(web, address, self._accept, patience) as answer:
@@ -140,7 +140,7 @@ class Fetcher:
         if answer.status in _REDIRECTS and answer.header("location"):
             return answer.header("location")
         declared = self._declared_format(answer)
-        limit = self._images.max_bytes
+        limit = self.images.max_bytes
         is_over = _is_over(answer.header("content-length"), limit)
         data = None if is_over else await answer.read(limit)
         if data is None:
@@ -170,7 +170,7 @@ class Fetcher:
         return self._by_loop.get(loop) or self._new(loop)
 
     def _new(self, loop: AbstractEventLoop) -> _Bench:
-        bench = _Bench(self._images.max_concurrent, self._resolve)
+        bench = _Bench(self.images.max_concurrent, self._resolve)
         # A loop that has ended needs nothing more.
         running = {known: old for known, old in self._by_loop.items() if not known.is_closed()}
         self._by_loop = {**running, loop: bench}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ai_proxy_mw._errors import InvalidRequest, UnsupportedMediaType
-from ai_proxy_mw.schema.members import members
+from ai_proxy_mw.schema.members import KNOWN, all_members, members
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Headers
+    from ai_proxy_mw.schema.found import Found
+    from ai_proxy_mw.schema.pictures import Picture
 
 _NULL = msgspec.Raw(b"null")
 
@@ -59,16 +63,40 @@ class _Tool(msgspec.Struct):
 class Call:
     """A JSON request, decoded as far as the corridor must know it.
 
-    `members` are the members of the body that are looked at, each as it came.
+    endpoint: as it is written in the allow-list.
+    members: the members of the body that are looked at, each as it came.
+    model: the model that is asked; after aliases, the one that the upstream knows.
+    stream: whether the answer shall be a stream of events.
+    media: the pictures, sounds and files in it, where it was judged.
+    pictures: what is known of those of them that are pictures.
+
+    A value: `replace` gives another call, and leaves this one as it is.
     """
 
-    __slots__ = ("endpoint", "members", "model", "stream")
+    __slots__ = (
+        "_body",
+        "_changes",
+        "endpoint",
+        "media",
+        "members",
+        "model",
+        "pictures",
+        "stream",
+    )
 
     def __init__(self, endpoint: str, body: bytes) -> None:
         self.endpoint = endpoint
         self.members = members(body)
-        self.model: str | None = self._decoded("model", str)
-        self.stream: bool = self._decoded("stream", bool) or False
+        self.media: Sequence[Found] = ()
+        self.pictures: Sequence[Picture] = ()
+        self._body = body
+        self._changes: dict[str, Any] = {}
+        self._read()
+
+    @property
+    def changed(self) -> bool:
+        """Whether it says another thing than the body that came."""
+        return bool(self._changes)
 
     @property
     def other_models(self) -> list[str]:
@@ -77,14 +105,55 @@ class Call:
         tools = self._decoded("tools", list[_Tool]) or []
         return named + [str(tool.model) for tool in tools if tool.model is not None]
 
+    def get(self, name: str) -> Any:
+        """A member of the body, decoded anew with each call; None if it is not there."""
+        if name in self._changes:
+            return msgspec.json.decode(msgspec.json.encode(self._changes[name]))
+        if name in KNOWN:
+            return self._decoded(name, Any)
+        return self._decode(all_members(self._body).get(name), name, Any)
+
+    def replace(self, **changes: Any) -> Call:
+        """The call with some members of its body replaced or added."""
+        other = copy(self)
+        other._changes = {**self._changes, **changes}  # noqa: SLF001 - of its own kind
+        encoded = {
+            name: msgspec.Raw(msgspec.json.encode(value))
+            for name, value in changes.items()
+            if name in KNOWN
+        }
+        other.members = {**self.members, **encoded}
+        other._read()  # noqa: SLF001
+        return other
+
+    def body(self) -> bytes:
+        """The body as it goes upstream: that which came, where nothing was changed.
+
+        Of what was changed only the members are written anew; the others stay as they came, to
+        the last digit.
+        """
+        if not self._changes:
+            return self._body
+        found = dict(all_members(self._body))
+        for name, value in self._changes.items():
+            found[name] = msgspec.Raw(msgspec.json.encode(value))
+        return msgspec.json.encode(found)
+
+    def _read(self) -> None:
+        self.model: str | None = self._decoded("model", str)
+        self.stream: bool = self._decoded("stream", bool) or False
+
     def _decoded(self, name: str, kind: Any) -> Any:
-        raw = self.members.get(name)
+        return self._decode(self.members.get(name), name, kind)
+
+    @staticmethod
+    def _decode(raw: msgspec.Raw | None, name: str, kind: Any) -> Any:
         if raw is None or raw == _NULL:
             return None
         try:
             return msgspec.json.decode(raw, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidRequest(f"{name}: {error}.", param=name) from None
+            raise InvalidRequest(f"{name}: {error}.", param=name, code="invalid_type") from None
 
     def __repr__(self) -> str:
         return f"Call({self.endpoint} model={self.model!r} stream={self.stream})"
@@ -95,11 +164,14 @@ def runs_a_model(endpoint: str) -> bool:
     return endpoint.startswith(("POST ", "PUT ", "PATCH ")) and endpoint not in _NO_MODEL
 
 
-def check_media(headers: Headers) -> None:
-    """Raises UnsupportedMediaType for a body that somebody may read as another thing than JSON."""
-    for coding in headers.get_all("content-encoding"):
-        if coding.strip().lower() != "identity":
-            raise UnsupportedMediaType("Send the request body without a Content-Encoding.")
+def check_media(headers: Headers) -> str:
+    """The body's Content-Encoding.
+
+    Raises UnsupportedMediaType for a body that somebody may read as another thing than JSON.
+    """
     types = headers.get_all("content-type")
-    if len(types) > 1 or not all(_JSON.fullmatch(value) for value in types):
-        raise UnsupportedMediaType("Send the request body as application/json, in UTF-8.")
+    if len(types) != 1 or not _JSON.fullmatch(types[0]):
+        raise UnsupportedMediaType(
+            "Send the request body as Content-Type: application/json, in UTF-8."
+        )
+    return ", ".join(headers.get_all("content-encoding"))

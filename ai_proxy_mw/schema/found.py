@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ai_proxy_mw._errors import InvalidRequest
 from ai_proxy_mw.schema.base64text import BadBase64, Base64Text
 from ai_proxy_mw.schema.data_url import BadDataUrl, DataUrl, read_data_url
 from ai_proxy_mw.schema.link import BadLink, read_link
-
-Kind = Literal["image", "image_data", "image_link", "audio", "file", "file_link"]
+from ai_proxy_mw.schema.spec import MediaKind
 
 
 class Found(NamedTuple):
@@ -29,7 +28,7 @@ class Found(NamedTuple):
         URL, what stands in it is enough.
     """
 
-    kind: Kind
+    kind: MediaKind
     param: str
     value: bytes | memoryview
     declared: str | None = None

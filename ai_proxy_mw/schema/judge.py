@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ai_proxy_mw._errors import InvalidRequest
+from ai_proxy_mw.schema.found import Found
 from ai_proxy_mw.schema.spec import (
     Anything,
     Either,
@@ -20,26 +23,11 @@ from ai_proxy_mw.schema.spec import (
     ListOf,
     MapOf,
     Media,
-    MediaKind,
     Number,
     Text,
     Variants,
     Whole,
 )
-
-
-class Found(NamedTuple):
-    """A picture, sound or file in a request, or where it is.
-
-    value: the text as bytes, without its quotes.
-    declared: what the member beside it says of its format.
-    """
-
-    kind: MediaKind
-    param: str
-    value: bytes | memoryview
-    declared: str | None
-
 
 _NAMES: dict[type, str] = {
     bool: "a boolean", str: "a string", int: "an integer", float: "a decimal",
@@ -129,7 +117,8 @@ class Judge:
             )
 
     def _media(self, kind: Media, value: str, param: str) -> None:
-        self.found.append(Found(kind.media, param, value.encode(), None))
+        inside = msgspec.json.encode(value)[1:-1]  # as it can stand in a body
+        self.found.append(Found(kind.media, param, inside))
 
     def _declare(self, declared: Any) -> None:
         if isinstance(declared, str):

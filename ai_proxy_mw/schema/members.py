@@ -24,8 +24,11 @@ KNOWN = (
 )  # fmt: skip
 """The names that are looked for; of the others nothing is kept, however many there are."""
 
+MOST_VALUES = 250_000
+"""In a body that must be decoded as a whole: each takes up to some hundred bytes."""
+
 _MOST_QUOTES = 200_000
-"""In a body that must be walked over: decoding each member takes about a microsecond."""
+"""Outside of known members, where each may be of a member that must be looked at."""
 
 _Known = msgspec.defstruct(
     "_Known", [(name, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for name in KNOWN]
@@ -82,14 +85,38 @@ def _is_plain(body: bytes, values: Mapping[str, msgspec.Raw]) -> bool:
     return body.isascii() or not any(letter in body for letter in _ODD_LETTERS)
 
 
-def _walk(body: bytes) -> None:
-    """Look at each member, which takes longer. Raises InvalidRequest for what `members` says."""
-    if body.count(b'"') > _MOST_QUOTES:
-        raise InvalidRequest("The request body has too many members.", code="request_too_complex")
+def all_members(body: bytes) -> dict[str, msgspec.Raw]:
+    """Every member, in their order, as views of the body; of two of one name the last."""
     try:
-        values = {name: bytes(value) for name, value in _object.decode(body).items()}
+        if body.count(b'"') > _MOST_QUOTES and _quotes_outside(body) > _MOST_QUOTES:
+            raise _too_complex("members")
+        return _object.decode(body)
     except _BAD as error:
         raise not_an_object(error) from None
+
+
+def _quotes_outside(body: bytes) -> int:
+    """Those that do not stand in a known member, and so may be of further members."""
+    known = _known.decode(body)
+    values = [getattr(known, name) for name in KNOWN]
+    inside = sum(bytes(raw).count(b'"') for raw in values if raw is not msgspec.UNSET)
+    return body.count(b'"') - inside
+
+
+def check_complexity(body: bytes, most: int = MOST_VALUES) -> None:
+    """Raises InvalidRequest for more values than may be made objects of."""
+    # Each has a comma or a bracket of its own; in texts there may be more of them.
+    if len(body) > most and sum(body.count(mark) for mark in (b",", b"[", b"{")) > most:
+        raise _too_complex("values")
+
+
+def _too_complex(what: str) -> InvalidRequest:
+    return InvalidRequest(f"The request body has too many {what}.", code="request_too_complex")
+
+
+def _walk(body: bytes) -> None:
+    """Look at each member, which takes longer. Raises InvalidRequest for what `members` says."""
+    values = all_members(body)
     for name in values:
         if name not in DECISIVE and name.casefold().partition("\0")[0] in DECISIVE:
             raise InvalidRequest(
@@ -100,7 +127,7 @@ def _walk(body: bytes) -> None:
     _refuse_doubles(body, values)
 
 
-def _refuse_doubles(body: bytes, values: Mapping[str, bytes]) -> None:
+def _refuse_doubles(body: bytes, values: Mapping[str, msgspec.Raw]) -> None:
     # The decoder keeps the last one of a name. Going on by the bytes of the values that it kept
     # gets to the end only if each name was there once.
     opening = _OPENING.match(body)
@@ -109,9 +136,9 @@ def _refuse_doubles(body: bytes, values: Mapping[str, bytes]) -> None:
     for _ in values:
         name = _NAME.match(body, position)
         value = None if name is None else values.get(_text(name[1]))
-        if name is None or value is None or not body.startswith(value, name.end()):
+        if name is None or value is None or not body.startswith(memoryview(value), name.end()):
             break
-        after = _AFTER.match(body, name.end() + len(value))
+        after = _AFTER.match(body, name.end() + len(memoryview(value)))
         if after is None:
             break
         position = after.end()

@@ -14,8 +14,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from ai_proxy_mw.schema.judge import Found, below
+from ai_proxy_mw.schema.found import Found
+from ai_proxy_mw.schema.judge import below
 from ai_proxy_mw.schema.spec import (
+    Anything,
     Either,
     Fields,
     Flag,
@@ -38,12 +40,11 @@ Looks = dict[type, Look]
 Made = tuple[Any, Looks]
 """A type for the decoder, and how media are found in what it makes."""
 
+_OBJECT = msgspec.defstruct("_Object", [], gc=False)
+"""Any object; of what is in it nothing is kept, so that it takes no memory."""
+
 _NOTHING: Mapping[str, Any] = {}
 _NULL = msgspec.Raw(b"null")
-_WHATEVER = (Any, msgspec.Raw)
-"""What takes null anyhow."""
-
-_SLICE = 64 * 1024
 _numbers = count()
 
 
@@ -89,7 +90,7 @@ class _Maker:
 
     def make(self, kind: Kind) -> Made:
         made, looks = self._plain(kind)
-        return (made | None if kind.nullable and made not in _WHATEVER else made), looks
+        return (made | None if kind.nullable and made is not msgspec.Raw else made), looks
 
     def _plain(self, kind: Kind) -> Made:
         match kind:
@@ -106,17 +107,22 @@ class _Maker:
                 made = _sized(list[item], kind.least, kind.most)  # type: ignore[valid-type]
                 return made, {list: _in_list(looks)} if looks else {}
             case MapOf():
-                value, looks = self.make(kind.value)
-                key = _sized(str, 0, kind.longest)
-                made = _sized(dict[key, value], 0, kind.most)  # type: ignore[valid-type]
-                return made, {dict: _in_map(looks)} if looks else {}
+                return self._map(kind)
             case Fields():
                 return self._struct(kind)
             case Variants():
                 return self._variants(kind)
             case Either():
                 return self._either(kind)
-        return Any, {}
+        return msgspec.Raw, {}
+
+    def _map(self, kind: MapOf) -> Made:
+        if isinstance(kind.value, Anything) and kind.most is None and kind.longest is None:
+            return _OBJECT, {}
+        value, looks = self.make(kind.value)
+        key = _sized(str, 0, kind.longest)
+        made = _sized(dict[key, value], 0, kind.most)  # type: ignore[valid-type]
+        return made, {dict: _in_map(looks)} if looks else {}
 
     def _variants(self, kind: Variants) -> Made:
         words = [word for word in kind.known if word != kind.default]
@@ -254,16 +260,12 @@ def _found(seen: Seen) -> Found:
     return Found(seen.media.media, param, _inside(seen.raw), declared)
 
 
-def _inside(raw: msgspec.Raw) -> bytes | memoryview:
+def _inside(raw: msgspec.Raw) -> memoryview:
     """A JSON string without its quotes. Raises Unfit for another value."""
     view = memoryview(raw)
     if bytes(view[:1]) != b'"':
         raise Unfit
-    inside = view[1:-1]
-    slices = (bytes(inside[at : at + _SLICE]) for at in range(0, len(inside), _SLICE))
-    if all(b"\\" not in each and each.isascii() for each in slices):
-        return inside
-    return msgspec.json.decode(raw, type=str).encode()
+    return view[1:-1]
 
 
 def _look(looks: Looks, value: Any, seen: list[Seen]) -> None:

@@ -32,7 +32,11 @@ class Relay:
     async def __call__(self, request: Request) -> Response:
         headers = self._outward(request.raw_headers)
         target = self._target(request)
-        body = await request.body.whole()
+        if request.call is not None and request.call.changed:
+            body: bytes | None = request.call.body()
+            headers = [line for line in headers if line[0] != b"content-encoding"]
+        else:
+            body = await request.body.whole()
         response = await self._transport.send(
             Outbound(
                 method=request.method,

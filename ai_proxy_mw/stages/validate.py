@@ -2,50 +2,53 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ai_proxy_mw._errors import InvalidRequest, ModelNotAllowed
-from ai_proxy_mw.schema.call import JSON_ENDPOINTS, Call, check_media, runs_a_model
+from ai_proxy_mw.schema.call import JSON_ENDPOINTS, Call, check_media
+from ai_proxy_mw.schema.unpack import unpack
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request, Response
-    from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._types import Handler
+    from ai_proxy_mw.schema.reader import Reader
 
-_MODEL = "GET /models/{id...}"
+_LONG_WORK = 512 * 1024
+"""Bytes from which on a body is judged in a thread: a millisecond of the loop of all calls."""
 
 
 class ValidateStage:
-    """Bodies that nobody must know pass unread, in pieces, as they come."""
+    """Bodies that nobody must know pass unread, in pieces, as they come.
+
+    reader: judges what is read; None to read only what somebody must know.
+    always: whether somebody must know each call.
+    """
+
+    def __init__(self, reader: Reader | None, *, always: bool) -> None:
+        self._reader = reader
+        self._always = always
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
-        identity = request.identity
-        restricted = identity is not None and identity.models is not None
-        if restricted or (request.tally is not None and request.tally.needs_call):
-            await _read(request)
-        if identity is not None and restricted:
-            _check_models(request, identity)
+        if request.endpoint in JSON_ENDPOINTS and self._must_be_read(request):
+            coding = check_media(request.headers)
+            body = await request.body.read()
+            work = partial(self._read, request.endpoint, body, coding, request.body.limit)
+            is_long = coding or len(body) > _LONG_WORK
+            call = await asyncio.to_thread(work) if is_long else work()
+            request.call = call
         return await handler(request)
 
+    def _must_be_read(self, request: Request) -> bool:
+        identity, tally = request.identity, request.tally
+        return (
+            self._always
+            or (identity is not None and identity.models is not None)
+            or (tally is not None and tally.needs_call)
+        )
 
-async def _read(request: Request) -> None:
-    if request.endpoint in JSON_ENDPOINTS:
-        check_media(request.headers)
-        request.call = Call(request.endpoint, await request.body.read())
-
-
-def _check_models(request: Request, identity: Identity) -> None:
-    """Whether the caller may use the models asked for; nothing unknown passes."""
-    if request.endpoint == _MODEL:
-        asked = [(request.path or "").removeprefix("/models/")]
-    elif not runs_a_model(request.endpoint):
-        return
-    elif request.call is None or request.call.model is None:
-        raise ModelNotAllowed("You may use certain models only, and this call names none.")
-    elif request.query:
-        raise InvalidRequest("You may use certain models only, and a query could name another.")
-    else:
-        asked = [request.call.model, *request.call.other_models]
-    for model in asked:
-        if not identity.may_use(model):
-            raise ModelNotAllowed(f"You may not use the model {model!r}.")
+    def _read(self, endpoint: str, body: bytes, coding: str, limit: int) -> Call:
+        content = unpack(body, coding, limit)
+        if self._reader is None:
+            return Call(endpoint, content)
+        return self._reader.read(endpoint, content)

@@ -9,7 +9,9 @@ from ai_proxy_mw.asgi import AIProxyMiddleware
 
 
 def make(upstream: str) -> FastAPI:
-    proxy = AIProxy(upstream=f"{upstream}/v1", api_key="sk-upstream", anonymous=True)
+    proxy = AIProxy(
+        upstream=f"{upstream}/v1", api_key="sk-upstream", anonymous=True, validate=False
+    )
     app = FastAPI()
     app.add_middleware(AIProxyMiddleware, proxy=proxy)
     return app

@@ -15,6 +15,7 @@ def make(upstream: str) -> AIProxyMiddleware:
         upstream=f"{upstream}/v1",
         api_key="sk-upstream",
         identify=identify,
+        validate=False,
         limits=["1000000000/hour", Limit("1000000000000/hour", of="tokens")],
     )
     return AIProxyMiddleware(None, proxy=proxy)

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
-from ai_proxy_mw.schema.judge import Found, Judge
+from ai_proxy_mw.schema.found import Found
+from ai_proxy_mw.schema.json_text import unescaped
+from ai_proxy_mw.schema.judge import Judge
 from ai_proxy_mw.schema.tables import TABLES
 from ai_proxy_mw.schema.typed import Typed, Unfit
 
@@ -33,5 +35,5 @@ def judge(endpoint: str, body: Any, *, strict: bool = False) -> list[Found]:
     return judging.found
 
 
-def plain(found: list[Found]) -> list[tuple[str, str, bytes, str | None]]:
-    return [(each.kind, each.param, bytes(each.value), each.declared) for each in found]
+def plain(found: list[Found]) -> list[tuple[str, str, str, str | None]]:
+    return [(each.kind, each.param, unescaped(bytes(each.value)), each.declared) for each in found]

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from ai_proxy_mw._errors import InvalidRequest, NotFound, UnsupportedMediaType
 from ai_proxy_mw._media import Audio, Files, Images
 from ai_proxy_mw.schema.files import judge_file
-from ai_proxy_mw.schema.found import Kind
 from ai_proxy_mw.schema.media import Found, Picture, judge
 from ai_proxy_mw.schema.pictures import judge_picture
 from ai_proxy_mw.schema.sniffing.source import Plain
 from ai_proxy_mw.schema.sounds import judge_sound
+from ai_proxy_mw.schema.spec import MediaKind
 from tests.schema.makers import (
     PDF,
     ZIP,
@@ -344,11 +344,13 @@ def test_other_errors_may_have_a_code_of_their_own() -> None:
     assert NotFound().code == "unknown_url"
 
 
-KINDS: list[Kind] = ["image", "image_data", "image_link", "audio", "file", "file_link"]
+KINDS: list[MediaKind] = ["image", "image_data", "image_link", "audio", "file", "file_link"]
 
 
 @given(st.sampled_from(KINDS), st.binary(max_size=80), st.none() | st.text(max_size=12))
-def test_random_values_have_no_other_end(kind: Kind, value: bytes, declared: str | None) -> None:
+def test_random_values_have_no_other_end(
+    kind: MediaKind, value: bytes, declared: str | None
+) -> None:
     for one in (value, b64encode(value), url(value), b"https://" + value):
         with suppress(InvalidRequest):
             judged(Found(kind, "p", one, declared))

@@ -16,7 +16,7 @@ from django.core.exceptions import (
 from django.db import close_old_connections
 from django.http import Http404, HttpRequest
 
-from ai_proxy_mw._errors import ConfigurationError, Forbidden, Refused
+from ai_proxy_mw._errors import AppRefused, ConfigurationError, Forbidden
 from ai_proxy_mw._identify import from_route
 from ai_proxy_mw._identity import Identity
 
@@ -90,9 +90,9 @@ def _is_async(function: Any) -> bool:
 def _told(error: Exception) -> Exception:
     """What Django would make a page of, as a refusal with the same status."""
     if isinstance(error, PermissionDenied):
-        return Refused(403, str(error)) if str(error) else Forbidden()
+        return AppRefused(403, str(error)) if str(error) else Forbidden()
     if isinstance(error, Http404):  # its text names the app's own models
-        return Refused(404, "There is nothing here for you.")
+        return AppRefused(404, "There is nothing here for you.")
     if isinstance(error, (BadRequest, SuspiciousOperation)):
-        return Refused(400, "The request cannot be accepted.")
+        return AppRefused(400, "The request cannot be accepted.")
     return error

@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from ai_proxy_mw._errors import ProxyError, Refused, Unauthorized
+from ai_proxy_mw._errors import AppRefused, ProxyError, Unauthorized
 from ai_proxy_mw._identify import AppAnswer
 from ai_proxy_mw._subrequest_answer import Answer, passed_on
 
@@ -61,7 +61,7 @@ def told(error: HTTPException) -> Exception:
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in (error.headers or {}).items()
     ]
-    return Refused(error.status_code, text, about_the_call(headers))
+    return AppRefused(error.status_code, text, about_the_call(headers))
 
 
 def about_the_call(headers: RawHeaders) -> RawHeaders:
@@ -77,7 +77,7 @@ def _invalid(error: RequestValidationError) -> Exception:
     faults = [
         f"{'.'.join(map(str, fault['loc']))} ({fault['type']})" for fault in error.errors()[:_SHOWN]
     ]
-    return Refused(422, f"What this app asks of its callers is not there: {', '.join(faults)}.")
+    return AppRefused(422, f"What this app asks of its callers is not there: {', '.join(faults)}.")
 
 
 # -- the app's own exception handlers --------------------------------------------------------
@@ -107,6 +107,6 @@ def _meaning(response: Response, request: Request) -> Exception:
         return Unauthorized()
     body = getattr(response, "body", None)
     if body is None:  # a stream or a file
-        return Refused(status, "The app has refused the call.")
+        return AppRefused(status, "The app has refused the call.")
     answer = Answer(status, response.raw_headers)
     return AppAnswer(passed_on(answer, bytes(body), head=request.method == "HEAD"))

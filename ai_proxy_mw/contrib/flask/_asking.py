@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flask import Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
-from ai_proxy_mw._errors import ConfigurationError, Refused, Unauthorized
+from ai_proxy_mw._errors import AppRefused, ConfigurationError, Unauthorized
 from ai_proxy_mw._identify import AppAnswer
 from ai_proxy_mw._subrequest_answer import Answer, passed_on
 
@@ -54,7 +54,7 @@ def refusal_of(error: Exception) -> Exception:
     lines = passed_on(answer, b"", head=True).headers
     # The error's body is ours, and so is what is said of it.
     lines = [line for line in lines if not line[0].startswith(b"content-")]
-    return Refused(error.code, text, lines)
+    return AppRefused(error.code, text, lines)
 
 
 def meaning_of(response: Response) -> Exception:
@@ -71,7 +71,7 @@ def meaning_of(response: Response) -> Exception:
         response.close()
     body = answer.body
     if body is None:
-        return Refused(answer.status, "The app has refused the call.")
+        return AppRefused(answer.status, "The app has refused the call.")
     return AppAnswer(passed_on(answer, body, head=request.method == "HEAD"))
 
 

@@ -1,0 +1,171 @@
+"""Which model may be asked, what it can do, and how much one call may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ai_proxy_mw._caps import Caps
+from ai_proxy_mw._errors import InvalidRequest, ModelNotAllowed
+from ai_proxy_mw._models import Ability, Models
+from ai_proxy_mw.schema.call import runs_a_model
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._http import Request, Response
+    from ai_proxy_mw._identity import Identity
+    from ai_proxy_mw._types import Handler
+    from ai_proxy_mw.schema.call import Call
+
+_MODEL = "GET /models/{id...}"
+
+_MOST = {
+    "POST /chat/completions": ("max_completion_tokens", "max_tokens"),
+    "POST /completions": ("max_tokens",),
+    "POST /messages": ("max_tokens",),
+    "POST /responses": ("max_output_tokens",),
+}
+"""Where a call says how long its answer may be; the first is written where none is."""
+
+_LONGEST_NAME = 256
+
+_MEDIA: dict[str, Ability] = {
+    "image": "vision",
+    "image_data": "vision",
+    "image_link": "vision",
+    "audio": "audio",
+}
+_ABLE: dict[Ability, str] = {
+    "vision": "look at pictures",
+    "audio": "listen",
+    "tools": "use tools",
+    "json_schema": "answer by a JSON schema",
+}
+
+
+class ModelRulesStage:
+    def __init__(self, models: Models, caps: Caps) -> None:
+        self._models = models
+        self._caps = caps
+        self._known_lacking = lru_cache(maxsize=1024)(models.lacking)
+
+    async def __call__(self, request: Request, handler: Handler) -> Response:
+        identity = request.identity
+        if self._models.allow is not None or (identity is not None and identity.models is not None):
+            self._check_models(request)
+        call = request.call
+        if call is not None:
+            call = self._renamed(call)
+            self._check_abilities(call)
+            request.call = self._capped(call)
+        return await handler(request)
+
+    def _check_models(self, request: Request) -> None:
+        """Whether the caller may use the models asked for; nothing unknown passes."""
+        if request.endpoint == _MODEL:
+            asked = [(request.path or "").removeprefix("/models/")]
+        elif not runs_a_model(request.endpoint):
+            return
+        elif request.call is None or request.call.model is None:
+            raise ModelNotAllowed("You may use certain models only, and this call names none.")
+        elif request.query:
+            raise InvalidRequest("You may use certain models only, and a query could name another.")
+        else:
+            asked = [request.call.model, *request.call.other_models]
+        for model in asked:
+            if not self._may_use(request.identity, model):
+                raise ModelNotAllowed(f"You may not use the model {model!r}.")
+
+    def _may_use(self, identity: Identity | None, model: str) -> bool:
+        return self._models.allows(model) and (
+            identity is None or identity.may_use(model) or identity.may_use(self._real(model))
+        )
+
+    def _real(self, model: str) -> str:
+        return self._models.real(model)
+
+    def _renamed(self, call: Call) -> Call:
+        if call.model is None:
+            return call
+        real = self._models.real(call.model)
+        return call if real == call.model else call.replace(model=real)
+
+    def _check_abilities(self, call: Call) -> None:
+        if call.model is None or not (lacking := self._lacking(call.model)):
+            return
+        for ability, param in _wanted(call):
+            if ability in lacking:
+                raise InvalidRequest(
+                    f"The model {call.model!r} cannot {_ABLE[ability]}.{self._instead(ability)}",
+                    param=param,
+                    code=f"model_without_{ability}",
+                )
+
+    def _lacking(self, model: str) -> frozenset[Ability]:
+        # A longer name is none of a model, and is not kept in the cache.
+        return self._known_lacking(model) if len(model) <= _LONGEST_NAME else frozenset()
+
+    def _instead(self, ability: Ability) -> str:
+        names = ", ".join(dict.fromkeys(self._models.having(ability)))
+        return f" Models that can: {names}." if names else ""
+
+    def _capped(self, call: Call) -> Call:
+        caps = self._caps
+        if not caps.tools and any(_is_given(call, name) for name in ("tools", "functions")):
+            raise InvalidRequest("Tools may not be used here.", param="tools", code="no_tools_here")
+        if caps.max_n is not None:
+            _check_cap(call, "n", caps.max_n)
+        if caps.max_messages is not None:
+            _check_length(call, caps.max_messages)
+        if caps.max_output_tokens is not None:
+            return self._shortened(call, caps.max_output_tokens)
+        return call
+
+    def _shortened(self, call: Call, most: int) -> Call:
+        names = _MOST.get(call.endpoint, ())
+        given = {name: call.get(name) for name in names if _is_given(call, name)}
+        if names and not given:
+            return call.replace(**{names[0]: most})
+        if self._caps.on_excess == "refuse":
+            for name in given:
+                _check_cap(call, name, most)
+        longer = [name for name, value in given.items() if isinstance(value, int) and value > most]
+        return call.replace(**dict.fromkeys(longer, most)) if longer else call
+
+
+def _wanted(call: Call) -> Iterator[tuple[Ability, str]]:
+    """What a call asks of a model, with where it does so, in the order of the corridor's words."""
+    for medium in call.media:
+        if medium.kind in _MEDIA:
+            yield _MEDIA[medium.kind], medium.param
+    for name in ("tools", "functions"):
+        if _is_given(call, name):
+            yield "tools", name
+    form = call.get("response_format") if "response_format" in call.members else None
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        yield "json_schema", "response_format"
+
+
+def _is_given(call: Call, name: str) -> bool:
+    return call.get(name) not in (None, [])
+
+
+def _check_cap(call: Call, name: str, most: int) -> None:
+    value = call.get(name)
+    if isinstance(value, int) and value > most:
+        raise InvalidRequest(
+            f"Invalid '{name}': at most {most} is taken here, but got {str(value)[:64]}.",
+            param=name,
+            code="integer_above_max_value",
+        )
+
+
+def _check_length(call: Call, most: int) -> None:
+    for name in ("messages", "input"):
+        value = call.get(name)
+        if isinstance(value, list) and len(value) > most:
+            raise InvalidRequest(
+                f"Invalid '{name}': at most {most} are taken here, but got {len(value)}.",
+                param=name,
+                code="array_above_max_length",
+            )

@@ -1,0 +1,11 @@
+"""The proxy with the default settings: each request is judged."""
+
+from __future__ import annotations
+
+from ai_proxy_mw import AIProxy
+from ai_proxy_mw.asgi import AIProxyMiddleware
+
+
+def make(upstream: str) -> AIProxyMiddleware:
+    proxy = AIProxy(upstream=f"{upstream}/v1", api_key="sk-upstream", anonymous=True)
+    return AIProxyMiddleware(None, proxy=proxy)
