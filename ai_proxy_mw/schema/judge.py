@@ -202,7 +202,7 @@ def _check_size(least: int, most: int | None, size: int, name: str, param: str) 
     if size < least:
         code = f"empty_{name}" if not size else f"{name}_below_min_length"
         raise InvalidRequest(
-            f"Invalid '{param}': {'empty' if not size else 'too short an'} {name}. Expected a "
+            f"Invalid '{param}': {name} {'is empty' if not size else 'too short'}. Expected a "
             f"length of at least {least}.",
             param=param,
             code=code,

@@ -18,7 +18,7 @@ from tests.schema.strategies import ANYTHING, Place, broken, places, valid
 ENDPOINTS = sorted(TABLES)
 
 quick = settings(
-    max_examples=40,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
