@@ -159,10 +159,11 @@ def missing(param: str) -> InvalidRequest:
     )
 
 
-def _get(value: Any, *names: str) -> Any:
-    for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+def _get(value: dict[str, Any], name: str, *further: str) -> Any:
+    found = value.get(name)
+    for each in further:
+        found = found.get(each) if isinstance(found, dict) else None
+    return found
 
 
 def _fitting(kind: Either, value: Any, param: str) -> Kind:

@@ -19,7 +19,7 @@ class Get(Protocol):
     None where it is null or not there.
     """
 
-    def __call__(self, *names: str) -> Any: ...
+    def __call__(self, name: str, *further: str) -> Any: ...
 
 
 class Problem(NamedTuple):

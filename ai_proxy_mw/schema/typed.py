@@ -236,11 +236,12 @@ def _ruled(kind: Fields) -> Callable[[Any], None]:
     assert rule is not None
 
     def check(made: Any) -> None:
-        def get(*names: str) -> Any:
-            value = made
-            for name in names:
-                value = getattr(value, name, None)
-            return None if value is msgspec.UNSET or value == _NULL else value
+        def get(name: str, *further: str) -> Any:
+            value = getattr(made, name, None)
+            for each in further:
+                value = getattr(value, each, None)
+            is_null = value is msgspec.UNSET or (type(value) is msgspec.Raw and value == _NULL)
+            return None if is_null else value
 
         if rule(get) is not None:
             raise ValueError

@@ -129,10 +129,10 @@ def _variant(draw: st.DrawFn, kind: Variants, word: str) -> dict[str, Any]:
 def broken(kind: Fields, value: dict[str, Any]) -> Problem | None:
     """What the rule of an object finds in it."""
 
-    def get(*names: str) -> Any:
-        found: Any = value
-        for name in names:
-            found = found.get(name) if isinstance(found, dict) else None
+    def get(name: str, *further: str) -> Any:
+        found = value.get(name)
+        for each in further:
+            found = found.get(each) if isinstance(found, dict) else None
         return found
 
     return None if kind.rule is None else kind.rule(get)

@@ -107,7 +107,7 @@ class _Rows:
             case Variants() if not self._was_described(kind, path):
                 self._add(f"{path}.{kind.by}", _words(kind), "" if kind.default else "required")
                 for words, fields in _alike(kind):
-                    self._add_inside(fields, f"{path}({words})")
+                    self._add_inside(fields, f"{path} ({words})")
 
     def _was_described(self, kind: Kind, path: str) -> bool:
         earlier = self._described.setdefault(id(kind), path)

@@ -94,13 +94,14 @@ _OF_ALL: dict[str, Kind] = {"id": TEXT_OR_NULL, "status": TEXT_OR_NULL}
 
 def _message(get: Get) -> Problem | None:
     """`role` and `content` must be there, unless there is only an `id`."""
-    # An item of no type that has an id alone refers to an earlier one.
-    if get("role") is None and get("content") is None and get("id") is not None:
+    role, content = get("role"), get("content")
+    if role is not None and content is not None:
         return None
-    for name in ("role", "content"):
-        if get(name) is None:
-            return missing_one(name, f"A message needs the member '{name}'.")
-    return None
+    # An item of no type that has an id alone refers to an earlier one.
+    if role is None and content is None and get("id") is not None:
+        return None
+    name = "role" if role is None else "content"
+    return missing_one(name, f"A message needs the member '{name}'.")
 
 
 def _answers_a_call(get: Get) -> Problem | None:
