@@ -246,6 +246,20 @@ async def test_a_loop_of_redirects_ends() -> None:
         assert server.accepted == 4
 
 
+@pytest.mark.parametrize("line", [b"X: y", b"Location:"])
+def test_a_redirect_to_nowhere(line: bytes) -> None:
+    @in_loop
+    async def test() -> None:
+        nowhere = _raw(b"HTTP/1.1 302 Found", line, b"Content-Length: 0")
+        async with RawServer(closing(nowhere)) as server, fetching() as fetcher:
+            with refused(UNREACHABLE) as caught:
+                await fetcher.fetch(f"http://{HOST}:{server.port}/a")
+            assert caught.value.message.endswith("its host answers with status 302.")
+            assert server.accepted == 1
+
+    test()
+
+
 @in_loop
 async def test_no_redirect_at_all() -> None:
     async with RawServer(closing(_to("/a"))) as server, fetching(max_redirects=0) as fetcher:

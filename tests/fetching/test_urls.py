@@ -62,6 +62,20 @@ def test_other_ports_are_for_named_hosts(port: int) -> None:
     assert web.port == port
 
 
+def test_what_is_wrong_is_told() -> None:
+    for url, words in {
+        "https://user@example.com/": "must not hold a user name or password",
+        "https://127.1/": "has a host that is neither a name nor a plainly written address",
+        "https://example.com:port/": "has a host or port that cannot be read",
+        "https://example.com/a b": "holds a space, a control character or a backslash",
+        "example.com/a.png": "is not a whole URL, like https://example.com/picture.png",
+        "https://example.com/" + "a" * 8192: "is longer than 8192 characters",
+    }.items():
+        with refused("invalid_image_url") as caught:
+            _rules().read(url)
+        assert caught.value.message == f"The picture's address {words}."
+
+
 def test_plain_http_must_be_allowed() -> None:
     with refused("invalid_image_url") as caught:
         _rules().read("http://example.com/")
