@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ai_proxy_mw._errors import PayloadTooLarge, RequestTimeout
 from ai_proxy_mw._http import Body
 
 Pull = Callable[[], Awaitable[tuple[bytes, bool]]]
 """Waits for a piece of the caller's body; true with it if that was the last."""
+
+
+class Watcher(Protocol):
+    """Judges a body as it passes. What either method raises comes out of whoever reads it."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    def finish(self) -> None:
+        """All of it has been fed. May be called again."""
 
 
 class RequestBody(Body):
@@ -28,6 +37,7 @@ class RequestBody(Body):
         "_pull",
         "_reader",
         "_since",
+        "_watcher",
         "_whole",
         "declared",
         "limit",
@@ -50,6 +60,7 @@ class RequestBody(Body):
         self._expired = False
         self._reader: asyncio.Task[Any] | None = None
         self._since = 0.0
+        self._watcher: Watcher | None = None
         self._whole: bytes | None = None
         self.declared = declared
         self.limit = limit
@@ -70,6 +81,16 @@ class RequestBody(Body):
         if self._reader is not None and now - self._since > self.patience:
             self._expired = True
             self._reader.cancel()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Show each piece to `watcher` before it is handed on. Call it before anything is read.
+
+        The piece that completes the body is handed on only after `finish`, so that what is wrong
+        with the end, too, keeps the upstream from ever having the whole of it. No piece waits.
+        """
+        self._watcher = watcher
+        if self._ended:
+            watcher.finish()
 
     async def whole(self) -> bytes | None:
         """Wait for the first piece: all of the body if that was it, else None.
@@ -131,4 +152,13 @@ class RequestBody(Body):
         self.received += len(chunk)
         if self.received > self.limit:
             raise PayloadTooLarge(self.limit)
+        if self._watcher is not None:
+            self._show(self._watcher, chunk)
         return chunk
+
+    def _show(self, watcher: Watcher, chunk: bytes) -> None:
+        watcher.feed(chunk)
+        # With a declared length its last byte completes the body for the upstream; without one
+        # the end mark does, which is sent only after the end has been read here.
+        if self._ended or self.received == self.declared:
+            watcher.finish()

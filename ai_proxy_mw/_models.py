@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from ai_proxy_mw._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._identity import Identity
 
 Ability = Literal["vision", "audio", "tools", "json_schema"]
 
@@ -91,6 +94,16 @@ class Models:
     def allows(self, asked: str) -> bool:
         """Whether callers may ask for it."""
         return self.allow is None or asked in self.aliases or matches(asked, self.allow)
+
+    def allows_to(self, identity: Identity | None, asked: str) -> bool:
+        """Whether this caller may; held to certain models, by this name or by the real one."""
+        return self.allows(asked) and (
+            identity is None or identity.may_use(asked) or identity.may_use(self.real(asked))
+        )
+
+    def restrict(self, identity: Identity | None) -> bool:
+        """Whether there are models that this caller may not use."""
+        return self.allow is not None or (identity is not None and identity.models is not None)
 
     def can(self, model: str, ability: Ability) -> bool:
         """Whether a model has an ability; so it is for those that nobody knows."""

@@ -1,7 +1,8 @@
 """The order of the corridor, written once.
 
     door → cors → errors → endpoint → cross_site → identity
-        → rate_limit → validate → model_rules → checks → inline → budget → relay → upstream
+        → rate_limit → validate → model_rules → checks → inline → uploads
+        → budget → relay → upstream
 
 A stage takes the request and the handler behind it, and answers.
 """
@@ -22,6 +23,7 @@ from ai_proxy_mw.stages.inline import InlineStage
 from ai_proxy_mw.stages.model_rules import ModelRulesStage
 from ai_proxy_mw.stages.rate_limit import RateLimitStage
 from ai_proxy_mw.stages.relay import Relay
+from ai_proxy_mw.stages.uploads import UploadsStage
 from ai_proxy_mw.stages.validate import ValidateStage
 
 if TYPE_CHECKING:
@@ -59,9 +61,10 @@ def build(
         IdentityStage(identify),
         RateLimitStage(limiter),
         ValidateStage(rules.reader, always=rules.look_at_calls),
-        ModelRulesStage(rules.models, rules.caps),
+        ModelRulesStage(rules.models, rules.caps, seen_in_passing=rules.uploads),
         ChecksStage(rules.checks, rules.reader) if rules.checks else None,
         None if rules.fetcher is None else InlineStage(rules.fetcher),
+        UploadsStage(rules.uploads, rules.models) if rules.uploads else None,
         BudgetStage(costs),
     ]
     handler: Handler = Relay(upstream, transport, outward)

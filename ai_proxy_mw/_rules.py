@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,6 +13,7 @@ from ai_proxy_mw._media import Audio, Files, Images
 from ai_proxy_mw._models import models_of
 from ai_proxy_mw.fetching.fetcher import Fetcher
 from ai_proxy_mw.schema.reader import Reader
+from ai_proxy_mw.schema.upload_rules import UploadRules, upload_rules
 
 if TYPE_CHECKING:
     from ai_proxy_mw._checks import Check
@@ -27,6 +28,7 @@ class Rules:
 
     reader: judges what is read; None where nothing is.
     fetcher: of pictures; None where none are fetched.
+    uploads: of the endpoints whose uploads are judged while they pass.
     """
 
     reader: Reader | None
@@ -34,6 +36,7 @@ class Rules:
     caps: Caps
     checks: tuple[Check, ...]
     fetcher: Fetcher | None
+    uploads: Mapping[str, UploadRules]
 
     @property
     def look_at_calls(self) -> bool:
@@ -73,6 +76,7 @@ def rules_of(
         caps=_or_default("caps", caps, Caps),
         checks=given,
         fetcher=Fetcher(reader.images, judge=reader.format_of) if inlines else None,
+        uploads=upload_rules(reader.audio, reader.images) if validate else {},
     )
 
 

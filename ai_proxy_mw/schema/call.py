@@ -175,3 +175,16 @@ def check_media(headers: Headers) -> str:
             "Send the request body as Content-Type: application/json, in UTF-8."
         )
     return ", ".join(headers.get_all("content-encoding"))
+
+
+def upload_type(headers: Headers) -> str:
+    """The one `Content-Type` of an upload. Raises UnsupportedMediaType for other bodies."""
+    for coding in headers.get_all("content-encoding"):
+        if coding.strip().lower() != "identity":
+            raise UnsupportedMediaType(
+                "Send an upload without a Content-Encoding.", code="unsupported_content_encoding"
+            )
+    types = headers.get_all("content-type")
+    if len(types) != 1 or not types[0].strip().lower().startswith("multipart/form-data"):
+        raise UnsupportedMediaType("Send the request body as multipart/form-data.")
+    return types[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from ai_proxy_mw.schema.call import runs_a_model
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request, Response
-    from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._types import Handler
     from ai_proxy_mw.schema.call import Call
 
@@ -44,14 +43,16 @@ _ABLE: dict[Ability, str] = {
 
 
 class ModelRulesStage:
-    def __init__(self, models: Models, caps: Caps) -> None:
+    """seen_in_passing: endpoints whose model is judged further in, while their upload passes."""
+
+    def __init__(self, models: Models, caps: Caps, *, seen_in_passing: Container[str]) -> None:
         self._models = models
+        self._seen_in_passing = seen_in_passing
         self._caps = caps
         self._known_lacking = lru_cache(maxsize=1024)(models.lacking)
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
-        identity = request.identity
-        if self._models.allow is not None or (identity is not None and identity.models is not None):
+        if self._models.restrict(request.identity):
             self._check_models(request)
         call = request.call
         if call is not None:
@@ -66,23 +67,17 @@ class ModelRulesStage:
             asked = [(request.path or "").removeprefix("/models/")]
         elif not runs_a_model(request.endpoint):
             return
-        elif request.call is None or request.call.model is None:
-            raise ModelNotAllowed("You may use certain models only, and this call names none.")
         elif request.query:
             raise InvalidRequest("You may use certain models only, and a query could name another.")
+        elif request.endpoint in self._seen_in_passing:
+            return
+        elif request.call is None or request.call.model is None:
+            raise ModelNotAllowed("You may use certain models only, and this call names none.")
         else:
             asked = [request.call.model, *request.call.other_models]
         for model in asked:
-            if not self._may_use(request.identity, model):
+            if not self._models.allows_to(request.identity, model):
                 raise ModelNotAllowed(f"You may not use the model {model!r}.")
-
-    def _may_use(self, identity: Identity | None, model: str) -> bool:
-        return self._models.allows(model) and (
-            identity is None or identity.may_use(model) or identity.may_use(self._real(model))
-        )
-
-    def _real(self, model: str) -> str:
-        return self._models.real(model)
 
     def _renamed(self, call: Call) -> Call:
         if call.model is None:

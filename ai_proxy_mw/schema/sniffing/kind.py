@@ -8,7 +8,8 @@ import struct
 from ai_proxy_mw.schema.sniffing.frames import is_adts, is_mp3
 from ai_proxy_mw.schema.sniffing.source import Source
 
-_HEAD = 1024
+HEAD = 1024
+"""Bytes of a file that are enough to tell."""
 
 # The first match holds. Sources: each format's own specification; WHATWG MIME Sniffing, section 6.
 _SIGNS: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
@@ -54,7 +55,7 @@ def kind_of(source: Source) -> str:
     opus (in Ogg), m4a, mp4 (with pictures or without), webm, matroska, aac (ADTS). Others: pdf,
     zip, markup (HTML, XML). Else unknown.
     """
-    head = source.slice(0, _HEAD)
+    head = source.slice(0, HEAD)
     for kind, sign in _SIGNS:
         if sign.match(head):
             return kind

@@ -1,0 +1,78 @@
+"""Judges uploads while they pass: a part that turns out wrong ends the call, here and upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ai_proxy_mw._errors import InvalidRequest, ModelNotAllowed
+from ai_proxy_mw.schema.call import upload_type
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._http import Request, Response
+    from ai_proxy_mw._identity import Identity
+    from ai_proxy_mw._incoming import Watcher
+    from ai_proxy_mw._models import Models
+    from ai_proxy_mw._types import Handler
+    from ai_proxy_mw.schema.upload_rules import UploadRules
+
+_MODEL_FIELDS = ("model", "svg[model]")
+
+
+class UploadsStage:
+    def __init__(self, uploads: Mapping[str, UploadRules], models: Models) -> None:
+        self._uploads = uploads
+        self._models = models
+
+    async def __call__(self, request: Request, handler: Handler) -> Response:
+        rules = self._uploads.get(request.endpoint)
+        if rules is not None:
+            request.body.watch(self._watcher(request, rules))
+        return await handler(request)
+
+    def _watcher(self, request: Request, rules: UploadRules) -> Watcher:
+        from ai_proxy_mw.schema.multipart import Scanner  # noqa: PLC0415 - only for uploads
+
+        content_type = upload_type(request.headers)
+        if "model" not in rules.fields:
+            return Scanner(content_type, rules)
+        named = _NamedModels(request.identity, self._models)
+        return _Watched(Scanner(content_type, rules, named.see), named)
+
+
+class _NamedModels:
+    """The models that an upload names, held to those that its caller may use."""
+
+    def __init__(self, identity: Identity | None, models: Models) -> None:
+        self._identity = identity
+        self._models = models
+        self._seen = False
+
+    def see(self, name: str, value: str) -> None:
+        if name not in _MODEL_FIELDS:
+            return
+        self._seen = self._seen or name == "model"
+        if not self._models.allows_to(self._identity, value):
+            raise ModelNotAllowed(f"You may not use the model {value!r}.")
+        if self._models.real(value) != value:
+            # It passes while it is read: nothing in it can be written anew.
+            raise InvalidRequest(
+                "In an upload, name the model by its own name.", param=name, code="alias_in_upload"
+            )
+
+    def finish(self) -> None:
+        if not self._seen and self._models.restrict(self._identity):
+            raise ModelNotAllowed("You may use certain models only, and this call names none.")
+
+
+class _Watched:
+    """The scanner, and behind it whether a model was named."""
+
+    def __init__(self, scanner: Watcher, named: _NamedModels) -> None:
+        self.feed = scanner.feed
+        self._scanner = scanner
+        self._named = named
+
+    def finish(self) -> None:
+        self._scanner.finish()
+        self._named.finish()

@@ -1,0 +1,10 @@
+"""An app whose proxy judges uploads."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from ai_proxy_mw import AIProxy, AIProxyMiddleware
+
+app = FastAPI()
+app.add_middleware(AIProxyMiddleware, proxy=AIProxy.from_env(scan_uploads=True))
