@@ -1,4 +1,4 @@
-"""An app whose proxy judges uploads."""
+"""An app whose proxy is configured by the environment."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from fastapi import FastAPI
 from ai_proxy_mw import AIProxy, AIProxyMiddleware
 
 app = FastAPI()
-app.add_middleware(AIProxyMiddleware, proxy=AIProxy.from_env(scan_uploads=True))
+app.add_middleware(AIProxyMiddleware, proxy=AIProxy.from_env())

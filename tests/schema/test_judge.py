@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ai_proxy_mw._errors import InvalidRequest
-from ai_proxy_mw.schema.judge import Found, Judge
+from ai_proxy_mw.schema.found import Found
+from ai_proxy_mw.schema.judge import Judge
 from ai_proxy_mw.schema.spec import (
     Anything,
     Either,

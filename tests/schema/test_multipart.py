@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import httpx
 import pytest
-from ai_proxy_mw.schema.magic import HEAD
 from hypothesis import given
 from hypothesis import strategies as st
 from urllib3.filepost import encode_multipart_formdata
@@ -17,6 +16,7 @@ from ai_proxy_mw._media import Audio, Images
 from ai_proxy_mw.schema.boundaries import boundary_of
 from ai_proxy_mw.schema.multipart import MOST_HEADERS, MOST_PARTS, Scanner
 from ai_proxy_mw.schema.part_bodies import OnField
+from ai_proxy_mw.schema.sniffing.kind import HEAD
 from ai_proxy_mw.schema.upload_rules import upload_rules
 
 KIB = 1024

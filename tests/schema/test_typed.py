@@ -5,17 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ai_proxy_mw.schema.judge import Found
+from ai_proxy_mw.schema.found import Found
 from ai_proxy_mw.schema.spec import (
-    Anything,
     Either,
     Fields,
-    Get,
     Kind,
     ListOf,
     MapOf,
     Media,
-    Problem,
     Text,
     Variants,
     Whole,
@@ -36,7 +33,7 @@ def refuses(kind: Kind, body: bytes, *, strict: bool = False) -> None:
         decode(kind, body, strict=strict)
 
 
-def found(kind: Kind, body: bytes) -> list[tuple[str, str, bytes, str | None]]:
+def found(kind: Kind, body: bytes) -> list[tuple[str, str, str, str | None]]:
     return plain(decode(kind, body))
 
 
@@ -48,59 +45,10 @@ def test_media_are_views_of_the_body() -> None:
 
 @pytest.mark.parametrize(
     ("body", "value"),
-    [(b'"a\\u0062\\/"', b"ab/"), ('"ä"'.encode(), "ä".encode()), (b'""', b"")],
+    [(b'"a\\u0062\\/"', "ab/"), ('"ä"'.encode(), "ä"), (b'""', "")],
 )
-def test_other_media_are_decoded(body: bytes, value: bytes) -> None:
+def test_media_stay_as_they_are_written(body: bytes, value: str) -> None:
     assert found(IMAGE, body) == [("image", "x", value, None)]
-
-
-def test_an_escape_far_behind_is_seen() -> None:
-    long = b"a" * 200_000
-    assert found(IMAGE, b'"%b\\n"' % long) == [("image", "x", long + b"\n", None)]
-
-
-@pytest.mark.parametrize(
-    "body", [b"null", b"1", b"{}", b'"\xff"', b'"\xed\xa0\x80"', b'"\\ud800"', b'"\\x"']
-)
-def test_what_is_no_text_is_no_media(body: bytes) -> None:
-    refuses(IMAGE, body)
-
-
-def test_media_that_may_be_null() -> None:
-    kind = Media(media="file", nullable=True)
-    assert found(kind, b"null") == []
-    assert found(kind, b'"a"') == [("file", "x", b"a", None)]
-
-
-def test_null_media_are_none_to_a_rule() -> None:
-    def rule(get: Get) -> Problem | None:
-        return None if get("url") else Problem("url", "missing", "None.")
-
-    kind = Fields(fields={"url": Media(media="image", nullable=True)}, rule=rule)
-    assert found(kind, b'{"url":"a"}') == [("image", "x.url", b"a", None)]
-    refuses(kind, b'{"url":null}')
-    refuses(kind, b"{}")
-
-
-def test_a_rule_sees_what_is_further_in() -> None:
-    def rule(get: Get) -> Problem | None:
-        return Problem("a.b", "odd", "Odd.") if get("a", "b") == 1 else None
-
-    inner = Fields(fields={"b": Whole()})
-    kind = Fields(fields={"a": Either(kinds=(Text(), inner))}, rule=rule)
-    decode(kind, b'{"a":{"b":2}}')
-    decode(kind, b'{"a":{}}')
-    decode(kind, b'{"a":"b"}')
-    decode(kind, b"{}")
-    refuses(kind, b'{"a":{"b":1}}')
-
-
-def test_declared_formats() -> None:
-    kind = Fields(fields={"d": Media(media="audio", declared="f"), "f": Anything()})
-    assert found(kind, b'{"d":"a","f":"wav"}') == [("audio", "x.d", b"a", "wav")]
-    assert found(kind, b'{"d":"a","f":1}') == [("audio", "x.d", b"a", None)]
-    assert found(kind, b'{"f":"wav","d":"a"}') == [("audio", "x.d", b"a", "wav")]
-    assert found(kind, b'{"d":"a"}') == [("audio", "x.d", b"a", None)]
 
 
 def test_a_map_of_media() -> None:
@@ -108,15 +56,15 @@ def test_a_map_of_media() -> None:
     long = b"n" * 99
     body = b'{"a":"text","b.c":{"url":"u"},"%b":{"url":"v"}}' % long
     assert found(kind, body) == [
-        ("image", "x.b.c.url", b"u", None),
-        ("image", "x." + "n" * 64 + "….url", b"v", None),
+        ("image", "x.b.c.url", "u", None),
+        ("image", "x." + "n" * 64 + "….url", "v", None),
     ]
 
 
 @pytest.mark.parametrize("known", [{"a": PICTURE}, {"a": PICTURE, "b": Fields(fields={})}])
 def test_the_type_must_be_said(known: dict[str, Fields]) -> None:
     kind = Variants(by="type", known=known)
-    assert found(kind, b'{"url":"u","type":"a"}') == [("image", "x.url", b"u", None)]
+    assert found(kind, b'{"url":"u","type":"a"}') == [("image", "x.url", "u", None)]
     refuses(kind, b'{"url":"u"}')
     refuses(kind, b'{"url":"u","type":null}')
     refuses(kind, b'{"url":"u","type":"c"}')
@@ -128,7 +76,7 @@ def test_the_type_that_is_meant(known: dict[str, Fields], strict: bool) -> None:
     kind = Variants(by="type", known=known, default="a", nullable=True)
     for tag in (b"", b'"type":null,', b'"type":"a",'):
         seen = decode(kind, b"{%b" % tag + b'"url":"u"}', strict=strict)
-        assert plain(seen) == [("image", "x.url", b"u", None)]
+        assert plain(seen) == [("image", "x.url", "u", None)]
     assert decode(kind, b"null", strict=strict) == []
     refuses(kind, b'{"url":"u","type":"c"}', strict=strict)
     refuses(kind, b"{}", strict=strict)
@@ -151,8 +99,8 @@ def test_arrays_are_told_by_their_items() -> None:
     for body in (b'"a"', b"[]", b'["a"]', b"[1,2]", b"null"):
         assert decode(kind, body) == []
     assert found(kind, b'[{"url":"u"},{"url":"v"}]') == [
-        ("image", "x[0].url", b"u", None),
-        ("image", "x[1].url", b"v", None),
+        ("image", "x[0].url", "u", None),
+        ("image", "x[1].url", "v", None),
     ]
     for body in (b'["a",1]', b'[1,"a"]', b"{}", b"1", b"[null]"):
         refuses(kind, body)

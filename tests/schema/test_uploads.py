@@ -69,9 +69,7 @@ def _wsgi(fake_url: str) -> AbstractContextManager[str]:
 
 
 def _proxy(fake_url: str, client: httpx.AsyncClient | None = None) -> AIProxy:
-    return AIProxy(
-        upstream=Upstream(base_url=fake_url, client=client), anonymous=True, scan_uploads=True
-    )
+    return AIProxy(upstream=Upstream(base_url=fake_url, client=client), anonymous=True)
 
 
 HOUSES = {"asgi": _asgi, "asgi-httpx": _asgi_with_a_client, "wsgi": _wsgi}
