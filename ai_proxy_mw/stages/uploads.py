@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.schema.upload_rules import UploadRules
 
 _MODEL_FIELDS = ("model", "svg[model]")
+_ALSO_JSON = "POST /images/edits"
 
 
 class UploadsStage:
@@ -26,9 +27,18 @@ class UploadsStage:
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         rules = self._uploads.get(request.endpoint)
-        if rules is not None:
+        if rules is not None and not self._is_json(request):
             request.body.watch(self._watcher(request, rules))
         return await handler(request)
+
+    def _is_json(self, request: Request) -> bool:
+        """Whether it is no upload; some providers take edits as JSON, too, which pass unjudged."""
+        content_type = request.headers.get("content-type") or ""
+        if request.endpoint != _ALSO_JSON or not content_type.startswith("application/json"):
+            return False
+        if self._models.restrict(request.identity):
+            raise ModelNotAllowed("You may use certain models only: send this call as a form.")
+        return True
 
     def _watcher(self, request: Request, rules: UploadRules) -> Watcher:
         from ai_proxy_mw.schema.multipart import Scanner  # noqa: PLC0415 - only for uploads

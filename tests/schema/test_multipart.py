@@ -550,13 +550,13 @@ def test_what_the_teller_raises_ends_the_upload_even_behind_the_file() -> None:
 
 
 def test_a_sound_may_be_opus_where_ogg_is_allowed() -> None:
-    opus = b"OggS" + bytes(24) + b"OpusHead" + bytes(HEAD)
+    opus = b"OggS" + bytes(22) + b"\x01\x13OpusHead" + bytes(HEAD)
     rules = upload_rules(Audio(formats=["ogg"]), IMAGES)[SPEECH]
     scanner = Scanner(TYPE, rules)
     scanner.feed(MODEL + file(content=opus) + END)
     scanner.finish()
     scanner = Scanner(TYPE, upload_rules(Audio(formats=["mp3"]), IMAGES)[SPEECH])
-    with pytest.raises(InvalidRequest, match="the file is opus; send mp3"):
+    with pytest.raises(InvalidRequest, match="of the kind opus; send mp3"):
         scanner.feed(MODEL + file(content=opus) + END)
 
 
