@@ -35,6 +35,7 @@ class Images:
 
     allow_hosts: the only hosts that pictures are fetched from, as names or `*.example.com`.
     deny_hosts: hosts that they are never fetched from.
+    networks: what may be asked besides the public internet, like `10.1.2.0/24`.
     allow_http: whether plain http is fetched, too.
     max_redirects: each is checked like the first address.
     timeout: seconds for one picture, from the look-up of its host to its last byte.
@@ -55,6 +56,7 @@ class Images:
     max_pixels: int = 90_000_000
     allow_hosts: Iterable[str] | None = None
     deny_hosts: Iterable[str] = ()
+    networks: Iterable[str] = ()
     allow_http: bool = False
     max_redirects: int = 3
     timeout: float = 10.0
@@ -78,48 +80,53 @@ class Images:
         if self.allow_hosts is not None:
             _freeze_names(self, "allow_hosts")
         _freeze_names(self, "deny_hosts")
+        _freeze_names(self, "networks")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Audio:
     """Sounds in requests, and in uploads to be transcribed.
 
-    formats: what may be sent, by the bytes: of wav, mp3, flac, ogg, m4a, webm, aac, opus.
+    formats: what may be sent, by the bytes: of wav, mp3, flac, ogg, m4a, webm, aac, opus; None for
+        anything, also raw samples, of which only the size is judged.
     max_bytes: of one sound, decoded.
     max_count: sounds in a request.
 
     Raises ConfigurationError.
     """
 
-    formats: Iterable[str] = AUDIO_FORMATS
+    formats: Iterable[str] | None = AUDIO_FORMATS
     max_bytes: int = 25 * MIB
     max_count: int = 10
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_count"):
             _check_amount(self, name, least=1)
-        _freeze_formats(self, AUDIO_FORMATS)
+        if self.formats is not None:
+            _freeze_formats(self, AUDIO_FORMATS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Files:
     """Files in requests (`file_data`).
 
-    formats: what may be sent, by the bytes: pdf.
+    formats: what may be sent, by the bytes: pdf; None for anything, of which only the size is
+        judged.
     max_bytes: of one file, decoded.
     max_count: files in a request.
 
     Raises ConfigurationError.
     """
 
-    formats: Iterable[str] = FILE_FORMATS
+    formats: Iterable[str] | None = FILE_FORMATS
     max_bytes: int = 32 * MIB
     max_count: int = 20
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_count"):
             _check_amount(self, name, least=1)
-        _freeze_formats(self, FILE_FORMATS)
+        if self.formats is not None:
+            _freeze_formats(self, FILE_FORMATS)
 
 
 def _check_flag(value: Any, name: str) -> None:

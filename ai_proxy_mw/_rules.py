@@ -11,6 +11,7 @@ from ai_proxy_mw._checks import checks_of
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._media import Audio, Files, Images
 from ai_proxy_mw._models import models_of
+from ai_proxy_mw.fetching.addresses import public_or_in
 from ai_proxy_mw.fetching.fetcher import Fetcher
 from ai_proxy_mw.schema.reader import Reader
 from ai_proxy_mw.schema.upload_rules import UploadRules, upload_rules
@@ -69,15 +70,19 @@ def rules_of(
         audio=_or_default("audio", audio, Audio),
         files=_or_default("files", files, Files),
     )
-    inlines = validate and reader.images.urls == "inline"
     return Rules(
         reader=reader if validate else None,
         models=models_of(models),
         caps=_or_default("caps", caps, Caps),
         checks=given,
-        fetcher=Fetcher(reader.images, judge=reader.format_of) if inlines else None,
+        fetcher=_fetcher(reader) if validate and reader.images.urls == "inline" else None,
         uploads=upload_rules(reader.audio, reader.images) if validate else {},
     )
+
+
+def _fetcher(reader: Reader) -> Fetcher:
+    images = reader.images
+    return Fetcher(images, judge=reader.format_of, is_allowed=public_or_in(images.networks))
 
 
 def _or_default(name: str, value: T | None, kind: type[T]) -> T:

@@ -32,6 +32,7 @@ from ai_proxy_mw import (
 )
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 from tests.conftest import IN_PROCESS
+from tests.servers import serve_asgi
 
 JSON = {"content-type": "application/json"}
 
@@ -476,3 +477,132 @@ def test_models_that_cannot_be(options: dict[str, Any]) -> None:
 def test_caps_that_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         Caps(**options)
+
+
+# -- pictures that are fetched -------------------------------------------------------------------
+
+NEAR: Any = {"allow_http": True, "allow_hosts": ["127.0.0.1"], "networks": ["127.0.0.0/8"]}
+
+
+@contextmanager
+def pictures(*shown: bytes) -> Iterator[tuple[str, list[str]]]:
+    """A server of pictures, `/0`, `/1`..., and what it was asked for."""
+    asked: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        headers = [(b"content-type", b"image/png")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": shown[int(scope["path"][1:])]})
+
+    with serve_asgi(app, lifespan="off") as url:
+        yield url, asked
+
+
+def test_pictures_are_put_into_the_call(serve: Serve) -> None:
+    first, second = png(2, 2), png(3, 3)
+    with pictures(first, second) as (url, asked), serve(images=Images(urls="inline", **NEAR)) as it:
+        sent = it.sent(looking(f"{url}/0", data_url(png()), f"{url}/1", f"{url}/0", x=1.5))
+        urls = [part["image_url"]["url"] for part in sent["messages"][0]["content"][1:]]
+        assert urls == [data_url(each) for each in (first, png(), second, first)]
+        assert sent["x"] == 1.5
+        assert sorted(asked) == ["/0", "/1"]
+
+
+def test_pictures_are_put_into_messages_and_responses(serve: Serve) -> None:
+    with pictures(png()) as (url, _), serve(images=Images(urls="inline", **NEAR)) as served:
+        source = {"type": "url", "url": f"{url}/0"}
+        block = {"type": "image", "source": source}
+        asked = {"max_tokens": 9, "messages": [{"role": "user", "content": [block]}]}
+        served.client.post("/messages", json={"model": "fake-1", **asked})
+        sent = json.loads(served.fake.requests[-1].body)
+        assert sent["messages"][0]["content"][0]["source"] == {
+            "type": "base64",
+            "media_type": "image/png",
+            "data": base64.b64encode(png()).decode(),
+        }
+        part = {"type": "input_image", "image_url": f"{url}/0"}
+        items = [{"role": "user", "content": [part]}]
+        served.client.post("/responses", json={"model": "fake-1", "input": items})
+        sent = json.loads(served.fake.requests[-1].body)
+        assert sent["input"][0]["content"][0]["image_url"] == data_url(png())
+
+
+def test_what_cannot_be_fetched_is_told_with_its_place(serve: Serve) -> None:
+    with pictures(png(), b"Not found", png(60_000, 60_000)) as (url, asked):
+        with serve(images=Images(urls="inline", **NEAR)) as served:
+            param = "messages[0].content[2].image_url.url"
+            for path, code in (
+                ("/1", "unsupported_image_format"),
+                ("/2", "image_dimensions_too_large"),
+            ):
+                body = looking(f"{url}/0", f"{url}{path}")
+                assert served.refused(body) == (param, code)
+        with serve(images=Images(urls="inline", allow_http=True)) as served:
+            asked.clear()
+            inside = looking(f"{url}/0")
+            param = "messages[0].content[1].image_url.url"
+            assert served.refused(inside) == (param, "image_url_forbidden")
+            assert asked == []
+        small = Images(urls="inline", max_total_bytes=150, **NEAR)
+        with serve(images=small) as served:
+            assert served.refused(looking(data_url(png()), f"{url}/0"))[1] == "image_too_large"
+            assert served.chat(looking(f"{url}/0")).status_code == 200
+
+
+# -- uploads -------------------------------------------------------------------------------------
+
+WAV = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\0\0\0\0"
+
+
+def transcribe(served: Served, model: str | None, **headers: str) -> tuple[int, str | None]:
+    data = {} if model is None else {"model": model}
+    answer = served.client.post(
+        "/audio/transcriptions", data=data, files={"file": ("a.wav", WAV)}, headers=headers
+    )
+    error = answer.json().get("error", {})
+    return answer.status_code, error.get("code")
+
+
+def test_uploads_are_held_to_the_models_of_the_caller(serve: Serve) -> None:
+    def identify(request: Request) -> Identity:
+        models = request.headers.get("x-models")
+        return Identity("alice", models=None if models is None else models.split(","))
+
+    models = Models(["fake-*"], aliases={"ears": "fake-1"})
+    with serve(anonymous=False, identify=identify, models=models) as served:
+        assert transcribe(served, "fake-1") == (200, None)
+        assert transcribe(served, "fake-1", **{"x-models": "fake-1"}) == (200, None)
+        served.fake.reset()
+        assert transcribe(served, "fake-2", **{"x-models": "fake-1"}) == (403, "model_not_allowed")
+        assert transcribe(served, "other") == (403, "model_not_allowed")
+        assert transcribe(served, "ears") == (400, "alias_in_upload")
+        assert transcribe(served, None) == (400, "missing_required_parameter")
+        assert not any(seen.arrived for seen in served.fake.requests)
+
+
+def test_an_edit_without_a_model_is_not_for_who_is_held_to_some(serve: Serve) -> None:
+    files = {"image": ("a.png", png())}
+    for models, status in ((None, 200), (["fake-*"], 403)):
+        with serve(models=models) as served:
+            data = {"prompt": "A hat"}
+            answer = served.client.post("/images/edits", data=data, files=files)
+            assert answer.status_code == status, answer.text
+            other = served.client.post("/images/edits", json={"prompt": "A hat", "images": []})
+            assert other.status_code in ((403,) if models else (200, 400)), other.text
+            sent_as_json = [seen for seen in served.fake.requests if b"images" in seen.body[:40]]
+            assert len(sent_as_json) == (0 if models else 1)
+
+
+def test_an_upload_that_is_no_form_is_415(serve: Serve) -> None:
+    with serve() as served:
+        answer = served.client.post("/audio/transcriptions", json={"model": "fake-1"})
+        assert answer.status_code == 415
+        packed = served.client.post(
+            "/files",
+            files={"file": ("a.txt", b"x")},
+            data={"purpose": "batch"},
+            headers={"content-encoding": "gzip"},
+        )
+        assert packed.json()["error"]["code"] == "unsupported_content_encoding"
+        assert served.fake.requests == []

@@ -6,7 +6,10 @@ refused here stands in a table of its own, each network with its source.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+from ai_proxy_mw._errors import ConfigurationError
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -77,6 +80,24 @@ def is_public(address: IPAddress) -> bool:
     if address.scope_id is not None or address not in _PUBLIC_V6:
         return False
     return not _is_isatap(address) and not any(address in network for network in _V6)
+
+
+def public_or_in(networks: Iterable[str]) -> Callable[[IPAddress], bool]:
+    """Like `is_public`, and true for what is in one of the owner's own networks, too.
+
+    Raises ConfigurationError.
+    """
+    try:
+        own = [ip_network(network) for network in networks]
+    except ValueError as error:
+        raise ConfigurationError(
+            f"Images(networks=...): {error}: write networks like '10.1.2.0/24'"
+        ) from None
+
+    def is_allowed(address: IPAddress) -> bool:
+        return is_public(address) or any(address in network for network in own)
+
+    return is_allowed if own else is_public
 
 
 def _is_isatap(address: IPv6Address) -> bool:

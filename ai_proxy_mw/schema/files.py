@@ -12,6 +12,8 @@ from ai_proxy_mw.schema.sniffing.pdf import check_pdf
 from ai_proxy_mw.schema.sniffing.source import Broken, Polyglot, Source
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ai_proxy_mw._media import Files
 
 _TYPES = {"application/pdf": "pdf", "application/x-pdf": "pdf"}
@@ -52,15 +54,18 @@ def judge_file(source: Source, declared: str | None, files: Files, param: str) -
     """
     media_type = essence(declared)
     says_nothing = media_type in _ANY
-    if not says_nothing and _TYPES.get(media_type, "") not in files.formats:
-        raise _unsupported(files, param)
+    formats = files.formats
+    if formats is not None and not says_nothing and _TYPES.get(media_type, "") not in formats:
+        raise _unsupported(formats, param)
     if source.size > files.max_bytes:
         message = f"The file is larger than {files.max_bytes} bytes."
         raise InvalidRequest(message, param=param, code="file_too_large")
     kind = kind_of(source)
-    if kind not in files.formats:
+    if formats is None:
+        return kind
+    if kind not in formats:
         if says_nothing:
-            raise _unsupported(files, param)
+            raise _unsupported(formats, param)
         message = f"The file is declared as {_TYPES[media_type]}, but its data are not."
         raise InvalidRequest(message, param=param, code="invalid_file")
     try:
@@ -74,6 +79,6 @@ def judge_file(source: Source, declared: str | None, files: Files, param: str) -
     return kind
 
 
-def _unsupported(files: Files, param: str) -> InvalidRequest:
-    message = f"The file is of a format that is not taken here: send {', '.join(files.formats)}."
+def _unsupported(formats: Iterable[str], param: str) -> InvalidRequest:
+    message = f"The file is of a format that is not taken here: send {', '.join(formats)}."
     return InvalidRequest(message, param=param, code="unsupported_file_format")

@@ -99,7 +99,7 @@ def upload_rules(audio: Audio, images: Images) -> dict[str, UploadRules]:
 
 def _sound(audio: Audio) -> FileRule:
     return FileRule(
-        formats=tuple(audio.formats),
+        formats=None if audio.formats is None else tuple(audio.formats),
         code="unsupported_audio_format",
         max_bytes=audio.max_bytes,
         required=True,
