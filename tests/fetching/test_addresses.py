@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, ip_address
+import re
+from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,8 @@ def test_the_whole_network_is_refused(network: IPv4Network) -> None:
         assert not is_public(address)
 
 
-@pytest.mark.parametrize("network", REFUSED, ids=str)
-def test_the_page_names_the_network_and_its_source(network: IPv4Network) -> None:
-    page = Path(__file__).parents[2] / "docs" / "validation-fetching.md"
-    assert f"| `{network}` | {REFUSED[network]} |" in page.read_text()
+def test_the_page_names_each_network_and_its_source() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "validation-fetching.md").read_text()
+    rows = re.findall(r"^\| `([0-9a-f.:]+/[0-9]+)` \| (.+) \|$", page, re.MULTILINE)
+    # Read, since versions of Python write mapped addresses differently.
+    assert {ip_network(network): reason for network, reason in rows} == REFUSED
