@@ -544,7 +544,7 @@ def test_what_cannot_be_fetched_is_told_with_its_place(serve: Serve) -> None:
             param = "messages[0].content[1].image_url.url"
             assert served.refused(inside) == (param, "image_url_forbidden")
             assert asked == []
-        small = Images(urls="inline", max_total_bytes=150, **NEAR)
+        small = Images(urls="inline", max_total_bytes=100, **NEAR)
         with serve(images=small) as served:
             assert served.refused(looking(data_url(png()), f"{url}/0"))[1] == "image_too_large"
             assert served.chat(looking(f"{url}/0")).status_code == 200
