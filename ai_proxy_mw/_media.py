@@ -39,7 +39,7 @@ class Images:
     allow_http: whether plain http is fetched, too.
     max_redirects: each is checked like the first address.
     timeout: seconds for one picture, from the look-up of its host to its last byte.
-    max_concurrent: pictures fetched at once by a process.
+    max_concurrent: pictures fetched at once by an event loop, of which a process has one.
     cache_bytes: of fetched pictures kept in the process; 0 for none.
     cache_ttl: seconds that they are kept.
 

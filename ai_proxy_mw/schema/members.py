@@ -35,12 +35,14 @@ _Known = msgspec.defstruct(
 )
 _known: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Known)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_UNSET = msgspec.UNSET
 _BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 # What may be a decisive name, with its letters in any case; and how a letter of one, or the end
 # that some see in a NUL, can be written otherwise. The last are `s` and `k` to who minds no
 # capitals.
-_NAMED = re.compile(rb'"([%b][a-z_]*)"' % bytes({ord(name[0]) for name in DECISIVE}), re.IGNORECASE)
+_INITIALS = "".join(sorted({name[0] for name in DECISIVE}))
+_NAMED = re.compile(f'"([{_INITIALS}{_INITIALS.upper()}][A-Za-z_]*)"'.encode())
 _ESCAPED = re.compile(rb"\\u(?:00[067]|017f|212a)", re.IGNORECASE)
 _ODD_LETTERS = (b"\xc5\xbf", b"\xe2\x84\xaa")
 
@@ -63,8 +65,8 @@ def members(body: bytes) -> dict[str, msgspec.Raw]:
         found = _known.decode(body)
     except _BAD as error:
         raise not_an_object(error) from None
-    pairs = [(name, getattr(found, name)) for name in KNOWN]
-    values = {name: value for name, value in pairs if value is not msgspec.UNSET}
+    every = zip(KNOWN, msgspec.structs.astuple(found), strict=True)
+    values = {name: value for name, value in every if value is not _UNSET}
     if not _is_plain(body, values):
         _walk(body)
     return values
@@ -98,7 +100,7 @@ def all_members(body: bytes) -> dict[str, msgspec.Raw]:
 def _quotes_outside(body: bytes) -> int:
     """Those that do not stand in a known member, and so may be of further members."""
     known = _known.decode(body)
-    values = [getattr(known, name) for name in KNOWN]
+    values = msgspec.structs.astuple(known)
     inside = sum(bytes(raw).count(b'"') for raw in values if raw is not msgspec.UNSET)
     return body.count(b'"') - inside
 
