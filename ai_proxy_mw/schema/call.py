@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -14,12 +14,16 @@ from ai_proxy_mw.schema.members import KNOWN, all_members, members
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Headers
+    from ai_proxy_mw._types import RawHeaders
     from ai_proxy_mw.schema.found import Found
     from ai_proxy_mw.schema.pictures import Picture
 
-_NULL = msgspec.Raw(b"null")
+T = TypeVar("T")
 
-_JSON = re.compile(r'\s*application/json\s*(?:;\s*charset="?utf-?8"?\s*)?;?\s*', re.IGNORECASE)
+_NULL = msgspec.Raw(b"null")
+_EMPTY = msgspec.Raw(b"[]")
+
+_JSON = re.compile(rb'\s*application/json\s*(?:;\s*charset="?utf-?8"?\s*)?;?\s*', re.IGNORECASE)
 
 JSON_ENDPOINTS = frozenset(
     {
@@ -58,6 +62,13 @@ class _Tool(msgspec.Struct):
     """Some tools, such as the one that draws, run a model of their own."""
 
     model: Any = None
+
+
+_anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_flag = msgspec.json.Decoder(bool)
+_names = msgspec.json.Decoder(list[str])
+_text = msgspec.json.Decoder(str)
+_tools = msgspec.json.Decoder(list[_Tool])
 
 
 class Call:
@@ -101,8 +112,8 @@ class Call:
     @property
     def other_models(self) -> list[str]:
         """Models that may answer in the place of `model`, as some upstreams take them."""
-        named = [name for key in _OTHER_MODELS for name in self._decoded(key, list[str]) or []]
-        tools = self._decoded("tools", list[_Tool]) or []
+        named = [name for key in _OTHER_MODELS for name in self._decoded(key, _names) or []]
+        tools = self._decoded("tools", _tools) or []
         return named + [str(tool.model) for tool in tools if tool.model is not None]
 
     def get(self, name: str) -> Any:
@@ -110,8 +121,8 @@ class Call:
         if name in self._changes:
             return msgspec.json.decode(msgspec.json.encode(self._changes[name]))
         if name in KNOWN:
-            return self._decoded(name, Any)
-        return self._decode(all_members(self._body).get(name), name, Any)
+            return self._decoded(name, _anything)
+        return self._decode(all_members(self._body).get(name), name, _anything)
 
     def replace(self, **changes: Any) -> Call:
         """The call with some members of its body replaced or added."""
@@ -140,18 +151,23 @@ class Call:
         return msgspec.json.encode(found)
 
     def _read(self) -> None:
-        self.model: str | None = self._decoded("model", str)
-        self.stream: bool = self._decoded("stream", bool) or False
+        self.model: str | None = self._decoded("model", _text)
+        self.stream: bool = self._decoded("stream", _flag) or False
 
-    def _decoded(self, name: str, kind: Any) -> Any:
-        return self._decode(self.members.get(name), name, kind)
+    def gives(self, name: str) -> bool:
+        """Whether a member is there, and is neither null nor an empty list."""
+        raw = self.members.get(name)
+        return raw is not None and raw not in (_NULL, _EMPTY)
+
+    def _decoded(self, name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+        return self._decode(self.members.get(name), name, decoder)
 
     @staticmethod
-    def _decode(raw: msgspec.Raw | None, name: str, kind: Any) -> Any:
+    def _decode(raw: msgspec.Raw | None, name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
         if raw is None or raw == _NULL:
             return None
         try:
-            return msgspec.json.decode(raw, type=kind)
+            return decoder.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest(f"{name}: {error}.", param=name, code="invalid_type") from None
 
@@ -164,17 +180,23 @@ def runs_a_model(endpoint: str) -> bool:
     return endpoint.startswith(("POST ", "PUT ", "PATCH ")) and endpoint not in _NO_MODEL
 
 
-def check_media(headers: Headers) -> str:
-    """The body's Content-Encoding.
+def check_media(headers: RawHeaders) -> str:
+    """The body's Content-Encoding; empty for none.
 
     Raises UnsupportedMediaType for a body that somebody may read as another thing than JSON.
     """
-    types = headers.get_all("content-type")
-    if len(types) != 1 or not _JSON.fullmatch(types[0]):
+    types = []
+    coding = ""
+    for name, value in headers:
+        if name == b"content-type":
+            types.append(value)
+        elif name == b"content-encoding":
+            coding = f"{coding}, {value.decode('latin-1')}" if coding else value.decode("latin-1")
+    if len(types) != 1 or not (types[0] == b"application/json" or _JSON.fullmatch(types[0])):
         raise UnsupportedMediaType(
             "Send the request body as Content-Type: application/json, in UTF-8."
         )
-    return ", ".join(headers.get_all("content-encoding"))
+    return coding
 
 
 def upload_type(headers: Headers) -> str:

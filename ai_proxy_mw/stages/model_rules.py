@@ -86,7 +86,8 @@ class ModelRulesStage:
         return call if real == call.model else call.replace(model=real)
 
     def _check_abilities(self, call: Call) -> None:
-        if call.model is None or not (lacking := self._lacking(call.model)):
+        lacking = None if call.model is None else self._lacking(call.model)
+        if not lacking:
             return
         for ability, param in _wanted(call):
             if ability in lacking:
@@ -106,7 +107,7 @@ class ModelRulesStage:
 
     def _capped(self, call: Call) -> Call:
         caps = self._caps
-        if not caps.tools and any(_is_given(call, name) for name in ("tools", "functions")):
+        if not caps.tools and (call.gives("tools") or call.gives("functions")):
             raise InvalidRequest("Tools may not be used here.", param="tools", code="no_tools_here")
         if caps.max_n is not None:
             _check_cap(call, "n", caps.max_n)
@@ -118,7 +119,7 @@ class ModelRulesStage:
 
     def _shortened(self, call: Call, most: int) -> Call:
         names = _MOST.get(call.endpoint, ())
-        given = {name: call.get(name) for name in names if _is_given(call, name)}
+        given = {name: call.get(name) for name in names if call.gives(name)}
         if names and not given:
             return call.replace(**{names[0]: most})
         if self._caps.on_excess == "refuse":
@@ -134,15 +135,11 @@ def _wanted(call: Call) -> Iterator[tuple[Ability, str]]:
         if medium.kind in _MEDIA:
             yield _MEDIA[medium.kind], medium.param
     for name in ("tools", "functions"):
-        if _is_given(call, name):
+        if call.gives(name):
             yield "tools", name
-    form = call.get("response_format") if "response_format" in call.members else None
+    form = call.get("response_format") if call.gives("response_format") else None
     if isinstance(form, dict) and form.get("type") == "json_schema":
         yield "json_schema", "response_format"
-
-
-def _is_given(call: Call, name: str) -> bool:
-    return call.get(name) not in (None, [])
 
 
 def _check_cap(call: Call, name: str, most: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw.schema.call import JSON_ENDPOINTS, Call, check_media
@@ -26,17 +26,20 @@ class ValidateStage:
     """
 
     def __init__(self, reader: Reader | None, *, always: bool) -> None:
-        self._reader = reader
+        self._read: Callable[[str, bytes], Call] = Call if reader is None else reader.read
         self._always = always
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         if request.endpoint in JSON_ENDPOINTS and self._must_be_read(request):
-            coding = check_media(request.headers)
+            coding = check_media(request.raw_headers)
             body = await request.body.read()
-            work = partial(self._read, request.endpoint, body, coding, request.body.limit)
-            is_long = coding or len(body) > _LONG_WORK
-            call = await asyncio.to_thread(work) if is_long else work()
-            request.call = call
+            if coding or len(body) > _LONG_WORK:
+                limit = request.body.limit
+                request.call = await asyncio.to_thread(
+                    self._unpacked, request.endpoint, body, coding, limit
+                )
+            else:
+                request.call = self._read(request.endpoint, body)
         return await handler(request)
 
     def _must_be_read(self, request: Request) -> bool:
@@ -47,8 +50,5 @@ class ValidateStage:
             or (tally is not None and tally.needs_call)
         )
 
-    def _read(self, endpoint: str, body: bytes, coding: str, limit: int) -> Call:
-        content = unpack(body, coding, limit)
-        if self._reader is None:
-            return Call(endpoint, content)
-        return self._reader.read(endpoint, content)
+    def _unpacked(self, endpoint: str, body: bytes, coding: str, limit: int) -> Call:
+        return self._read(endpoint, unpack(body, coding, limit))
