@@ -37,7 +37,8 @@ class Guarded:
 
     def send(self, method: str, target: str, *lines: bytes, body: bytes = b"") -> Got:
         first = f"{method} {target} HTTP/1.1\r\nHost: app\r\n".encode("latin-1")
-        length = b"Content-Length: %d" % len(body) if body else b"X-No: body"
+        typed = b"Content-Type: application/json\r\nContent-Length: %d" % len(body)
+        length = typed if body else b"X-No: body"
         return exchange(self.url, first + b"\r\n".join([length, *lines, b"", body]))
 
     def nothing_passed(self) -> None:

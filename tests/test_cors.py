@@ -345,7 +345,8 @@ def test_every_answer_can_be_read(door: str, fake: FakeUpstream) -> None:
         call("GET", "models", user="")
         call("GET", "nothing/here")
         call("PUT", "models")
-        call("POST", "files", content=b"x" * 10_001)
+        large = {"file": ("a.bin", b"x" * 10_001)}
+        call("POST", "files", data={"purpose": "batch"}, files=large)
         call("GET", "models", user="broken")
         fake.fail(429, message="Slow down.", headers={"retry-after": "7"})
         call("POST", "chat/completions", json=CHAT)

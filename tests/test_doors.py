@@ -41,9 +41,11 @@ from ai_proxy_mw._loop import LoopThread, loop_thread
 from ai_proxy_mw._paths import below
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 from tests.conftest import IN_PROCESS
+from tests.forms import CONTENT_TYPE, opening
 from tests.servers import gunicorn, serve_asgi, serve_process, serve_wsgi
 
 STREAM = {"model": "fake-1", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+LENGTH = len(json.dumps(STREAM))
 
 
 def _proxy(fake: FakeUpstream, **options: Any) -> AIProxy:
@@ -186,11 +188,12 @@ class _Endless(Body):
 def test_a_leaving_is_noticed_while_an_unwanted_body_still_comes() -> None:
     upstream = Upstream(base_url=FAKE_BASE_URL, transport=_Early())
     app = AIProxyMiddleware(upstream=upstream, anonymous=True)
-    messages = [{"type": "http.request", "body": b"x", "more_body": True}] * 3
+    pieces = [opening(purpose="batch"), b"x", b"x"]
+    messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
     sent: list[Any] = []
 
     async def receive() -> Any:
-        return messages.pop() if messages else {"type": "http.disconnect"}
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -200,7 +203,10 @@ def test_a_leaving_is_noticed_while_an_unwanted_body_still_comes() -> None:
         "method": "POST",
         "path": "/v1/files",
         "query_string": b"",
-        "headers": [(b"transfer-encoding", b"chunked")],
+        "headers": [
+            (b"transfer-encoding", b"chunked"),
+            (b"content-type", CONTENT_TYPE.encode()),
+        ],
     }
     asyncio.run(app(scope, receive, send))
     assert sent[0]["status"] == 200
@@ -240,7 +246,7 @@ def test_a_servers_own_cancellation_is_not_swallowed(fake: FakeUpstream) -> None
     app = AIProxyMiddleware(proxy=_proxy(fake))
 
     async def receive() -> Any:
-        return {"type": "http.request", "body": b"{}"}
+        return {"type": "http.request", "body": b'{"model":"fake-1","prompt":"Hi"}'}
 
     async def send(message: Any) -> None:
         raise AssertionError("nothing was to be sent")
@@ -251,7 +257,7 @@ def test_a_servers_own_cancellation_is_not_swallowed(fake: FakeUpstream) -> None
             "method": "POST",
             "path": "/v1/completions",
             "query_string": b"",
-            "headers": [(b"content-length", b"2")],
+            "headers": [(b"content-type", b"application/json"), (b"content-length", b"32")],
         }
         with fake.hold("headers") as gate:
             task = asyncio.ensure_future(app(scope, receive, send))
@@ -444,7 +450,9 @@ def test_a_server_that_tells_of_a_leaving_when_asked(fake: FakeUpstream) -> None
     """waitress's way."""
     left = threading.Event()
     app = AIProxyWSGIMiddleware(proxy=_proxy(fake))
-    environ = _environ(**{"waitress.client_disconnected": left.is_set, "CONTENT_LENGTH": "0"})
+    environ = _environ(
+        **{"waitress.client_disconnected": left.is_set, "CONTENT_LENGTH": str(LENGTH)}
+    )
     with fake.hold("headers") as gate, ThreadPoolExecutor() as pool:
         call = pool.submit(app, environ, _start)
         gate.wait_until_held()
@@ -459,6 +467,7 @@ def _environ(**changes: Any) -> dict[str, Any]:
         "REQUEST_METHOD": "POST",
         "PATH_INFO": "/v1/chat/completions",
         "QUERY_STRING": "",
+        "CONTENT_TYPE": "application/json",
         "wsgi.input": io.BytesIO(json.dumps(STREAM).encode()),
         **changes,
     }
@@ -473,7 +482,7 @@ def test_closing_the_iterable_cancels_the_upstream_call(fake: FakeUpstream, take
     app = AIProxyWSGIMiddleware(proxy=_proxy(fake))
     with fake.hold() as gate:
         gate.release(2)
-        answer: Any = app(_environ(CONTENT_LENGTH=str(len(json.dumps(STREAM)))), _start)
+        answer: Any = app(_environ(CONTENT_LENGTH=str(LENGTH)), _start)
         for _ in range(taken):
             next(answer)
         answer.close()
@@ -655,8 +664,9 @@ def test_a_cut_answer_is_not_whole_inside_which_other_middleware_stands(fake: Fa
         app.add_middleware(AIProxyMiddleware, upstream=upstream.base_url, anonymous=True)
         with serve_asgi(app) as url:
             fake.disconnect(after="chunk:1")
+            speech = {"model": "f", "voice": "alloy", "input": "a" * 4096}
             with pytest.raises(httpx.RemoteProtocolError):
-                httpx.post(f"{url}/v1/audio/speech", json={"model": "f", "input": "a" * 9999})
+                httpx.post(f"{url}/v1/audio/speech", json=speech)
 
 
 def test_a_hook_that_ends_its_worker_does_not_end_the_loop(
@@ -683,7 +693,7 @@ def test_a_server_that_refuses_the_head_ends_the_call(fake: FakeUpstream) -> Non
 
     app = AIProxyWSGIMiddleware(proxy=_proxy(fake))
     with fake.hold(), pytest.raises(ValueError, match="does not like"):
-        app(_environ(CONTENT_LENGTH=str(len(json.dumps(STREAM)))), start)
+        app(_environ(CONTENT_LENGTH=str(LENGTH)), start)
     fake.wait_for_disconnect()
 
 

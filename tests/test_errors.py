@@ -16,6 +16,7 @@ from ai_proxy_mw import AIProxy, AIProxyMiddleware, Timeouts, Upstream
 from ai_proxy_mw._identify import Identify
 from ai_proxy_mw.testing import FakeUpstream
 from tests.conftest import IN_PROCESS, KEY, House
+from tests.forms import CONTENT_TYPE, HEADERS, form_of
 from tests.servers import free_port
 
 CHAT = {"model": "fake-1", "messages": [{"role": "user", "content": "Hi"}]}
@@ -201,14 +202,16 @@ def test_a_body_above_the_cap_is_413(door: str, fake: FakeUpstream, framing: str
     with fake.serve() as upstream:
         proxy = AIProxy(upstream=upstream.base_url, anonymous=True, max_body=100_000)
         with IN_PROCESS[door](proxy) as url:
-            body: Any = b"x" * 300_000
+            body: Any = form_of(300_000, purpose="batch")
             if framing == "chunked":
-                body = iter([body[:100_000], body[:100_000], body[:100_000]])
-            answer = httpx.post(f"{url}/v1/files", content=body)
+                body = iter([body[:100_000], body[100_000:200_000], body[200_000:]])
+            answer = httpx.post(f"{url}/v1/files", content=body, headers=HEADERS)
             assert answer.status_code == 413
             assert _error(answer.content)["code"] == "request_too_large"
             assert all(seen.outcome != "complete" for seen in fake.requests)
-            assert httpx.post(f"{url}/v1/files", content=b"x" * 100_000).status_code == 400
+            whole = form_of(100_000, purpose="batch")
+            answer = httpx.post(f"{url}/v1/files", content=whole, headers=HEADERS)
+            assert answer.status_code == 200
 
 
 def test_a_body_that_never_comes_is_408(fake: FakeUpstream) -> None:
@@ -216,7 +219,10 @@ def test_a_body_that_never_comes_is_408(fake: FakeUpstream) -> None:
     with fake.serve() as upstream:
         proxy = AIProxy(upstream=upstream.base_url, anonymous=True, timeouts=Timeouts(body=0.2))
         with IN_PROCESS["uvicorn"](proxy) as url:
-            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: app\r\ncontent-length: 10\r\n\r\n"
+            head = (
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: app\r\n"
+                b"content-type: application/json\r\ncontent-length: 10\r\n\r\n"
+            )
             for sent in (b"", b"{"):
                 status, _, body = _raw(url, head + sent)
                 assert status == 408
@@ -228,8 +234,12 @@ def test_an_upload_that_stops_half_way_is_408_and_given_up(fake: FakeUpstream) -
     with fake.serve() as upstream:
         proxy = AIProxy(upstream=upstream.base_url, anonymous=True, timeouts=Timeouts(body=0.3))
         with IN_PROCESS["uvicorn"](proxy) as url:
-            head = b"POST /v1/files HTTP/1.1\r\nhost: app\r\ncontent-length: 9000000\r\n\r\n"
-            status, _, _ = _raw(url, head + b"x" * 1_000_000)
+            head = (
+                f"POST /v1/files HTTP/1.1\r\nhost: app\r\n"
+                f"content-type: {CONTENT_TYPE}\r\ncontent-length: 9000000\r\n\r\n"
+            )
+            body = form_of(9_000_000, purpose="batch")
+            status, _, _ = _raw(url, head.encode() + body[:1_000_000])
             assert status == 408
             fake.wait_for_disconnect()
 
@@ -321,10 +331,9 @@ def test_a_packed_request_is_sent_on_as_such(door: str, fake: FakeUpstream) -> N
     with fake.serve() as upstream:
         proxy = AIProxy(upstream=upstream.base_url, anonymous=True)
         with IN_PROCESS[door](proxy) as url:
-            packed = gzip.compress(json.dumps(CHAT).encode())
-            httpx.post(
-                f"{url}/v1/moderations", content=packed, headers={"content-encoding": "gzip"}
-            )
+            packed = gzip.compress(json.dumps({"model": "fake-1", "input": "Hi"}).encode())
+            headers = {"content-type": "application/json", "content-encoding": "gzip"}
+            httpx.post(f"{url}/v1/moderations", content=packed, headers=headers)
     assert fake.requests[0].body == packed
     assert fake.requests[0].header("content-encoding") == "gzip"
 
@@ -334,7 +343,7 @@ def test_a_header_that_would_be_two_is_refused(fake: FakeUpstream) -> None:
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"{}"}
+        return {"type": "http.request", "body": json.dumps(CHAT).encode()}
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -344,7 +353,10 @@ def test_a_header_that_would_be_two_is_refused(fake: FakeUpstream) -> None:
         "method": "POST",
         "path": "/v1/chat/completions",
         "query_string": b"",
-        "headers": [(b"openai-beta", b"a\r\nx-evil: 1")],
+        "headers": [
+            (b"content-type", b"application/json"),
+            (b"openai-beta", b"a\r\nx-evil: 1"),
+        ],
     }
 
     async def main(base_url: str) -> None:

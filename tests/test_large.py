@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from ai_proxy_mw.testing import FakeUpstream
+from tests.forms import END, HEADERS, opening
 from tests.servers import gunicorn, serve_process, uvicorn_command
 
 MIB = 1 << 20
@@ -58,15 +59,18 @@ class Peak:
         return self._peak - self.start
 
 
-def _upload(v1: str, size: int) -> httpx.Response:
-    def pieces() -> Iterator[bytes]:
-        piece = bytes(64 * 1024)
-        for _ in range(size // len(piece)):
-            yield piece
+def _form(size: int) -> Iterator[bytes]:
+    """An upload of a file of so many bytes."""
+    yield opening(purpose="batch")
+    piece = bytes(64 * 1024)
+    for _ in range(size // len(piece)):
+        yield piece
+    yield END
 
-    return httpx.post(
-        f"{v1}/files", content=pieces(), headers={"content-length": str(size)}, timeout=120
-    )
+
+def _upload(v1: str, size: int) -> httpx.Response:
+    headers = {**HEADERS, "content-length": str(sum(map(len, _form(size))))}
+    return httpx.post(f"{v1}/files", content=_form(size), headers=headers, timeout=120)
 
 
 def _download(v1: str) -> str:
@@ -100,6 +104,9 @@ def test_200_mb_pass_each_way_in_little_memory(server: str, tmp_path: Path) -> N
         whole.update(piece)
     assert digest == whole.hexdigest()
     seen = fake.requests[2]
-    assert seen.body_size == SIZE
-    assert seen.sha256 == hashlib.sha256(bytes(SIZE)).hexdigest()
+    sent = hashlib.sha256()
+    for piece in _form(SIZE):
+        sent.update(piece)
+    assert seen.body_size == sum(map(len, _form(SIZE)))
+    assert seen.sha256 == sent.hexdigest()
     assert peak.growth < PROMISED_GROWTH

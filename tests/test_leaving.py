@@ -11,19 +11,25 @@ import pytest
 
 from ai_proxy_mw.testing import SeenRequest
 from tests.conftest import House
+from tests.forms import CONTENT_TYPE, form_of
 
 STREAM = b'{"model": "fake-1", "stream": true, "messages": [{"role": "user", "content": "Hi"}]}'
+JSON = {"content-type": "application/json"}
 PROMISED = 0.1
 
 
-def _call(house: House, body: bytes = STREAM, *, length: int | None = None) -> socket.socket:
+def _call(house: House) -> socket.socket:
+    return _post(house, "chat/completions", "application/json", STREAM, len(STREAM))
+
+
+def _post(house: House, path: str, content_type: str, body: bytes, length: int) -> socket.socket:
     address = urlsplit(house.url)
     assert address.hostname
     assert address.port
     sock = socket.create_connection((address.hostname, address.port), timeout=10)
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {address.netloc}\r\n"
-        f"content-type: application/json\r\ncontent-length: {length or len(body)}\r\n\r\n"
+        f"POST /v1/{path} HTTP/1.1\r\nhost: {address.netloc}\r\n"
+        f"content-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
     )
     sock.sendall(head.encode() + body)
     return sock
@@ -75,7 +81,8 @@ def test_in_mid_stream(house: House) -> None:
 
 def test_in_mid_upload(house: House) -> None:
     """The rest of the body never comes; nothing of the call stays open."""
-    sock = _call(house, b"x" * (1 << 20), length=1 << 24)
+    whole = form_of(1 << 24, purpose="batch")
+    sock = _post(house, "files", CONTENT_TYPE, whole[: 1 << 20], len(whole))
     deadline = time.monotonic() + 5
     while not house.fake.requests and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -90,7 +97,7 @@ def test_an_answer_is_not_taken_for_a_leaving(house: House) -> None:
     with httpx.Client(timeout=10) as client:
         for pace in (0.0, 0.05, 0.0, 0.05):
             house.fake.pace = pace
-            answer = client.post(f"{house.v1}/chat/completions", content=STREAM)
+            answer = client.post(f"{house.v1}/chat/completions", content=STREAM, headers=JSON)
             assert answer.content.endswith(b"data: [DONE]\n\n")
     assert [seen.outcome for seen in house.fake.requests] == ["complete"] * 4
 

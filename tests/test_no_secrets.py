@@ -80,6 +80,8 @@ class Guarded:
         headers |= options.pop("headers", {})
         path = options.pop("path", "chat/completions")
         method = options.pop("method", "POST")
+        if method == "POST":
+            headers = {"content-type": "application/json", **headers}
         if method == "POST" and "content" not in options:
             options["content"] = _question(**options.pop("body", {}))
         url = f"{self.process.url}/{prefix}/v1/{path}"
@@ -137,7 +139,10 @@ def _be_refused(guarded: Guarded) -> None:
     guarded.call("session", 403, headers={"sec-fetch-site": "cross-site", "authorization": ""})
     guarded.call("find", 403, body={"model": "fake-2"})
     guarded.call("find", 400, content=b'{"model": "fake-1", "' + PROMPT.encode())
-    guarded.call("find", 415, headers={"content-encoding": "br"})
+    guarded.call("find", 400, headers={"content-encoding": "br"})
+    guarded.call("find", 415, headers={"content-encoding": "compress"})
+    guarded.call("keys", 400, body={"messages": PROMPT})
+    guarded.call("keys", 400, body={"messages": [{"role": PROMPT, "content": PROMPT}]})
     guarded.call("keys", 404, path="admin/users", method="GET")
     guarded.call("keys", 405, method="DELETE")
     guarded.call("keys", 413, body={"user": "x" * 5000})
@@ -174,7 +179,7 @@ def _leave(guarded: Guarded) -> None:
             head = (
                 f"POST /{prefix}/v1/chat/completions HTTP/1.1\r\nHost: app\r\n"
                 f"Authorization: Bearer {CALLER_KEY}\r\nCookie: session={COOKIE}\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             )
             with socket.create_connection((address.hostname, address.port), 10) as sock:
                 sock.sendall(head.encode() + body)

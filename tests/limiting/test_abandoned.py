@@ -40,7 +40,7 @@ def _request() -> Request:
         method="POST",
         path="/chat/completions",
         query=b"",
-        headers=[],
+        headers=[(b"content-type", b"application/json")],
         body=RequestBody(pull, declared=None, limit=1),
         client="1.2.3.4",
         request_id="r",
