@@ -100,8 +100,6 @@ class Bill:
         if limit.of == "usd":
             # Whichever of them answers, it is no more than the dearest costs.
             return max((cost(price, usage) for price in self._prices), default=0)
-        return {
-            "tokens": usage.input_tokens + usage.output_tokens,
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-        }[limit.of]
+        if limit.of == "tokens":
+            return usage.input_tokens + usage.output_tokens
+        return usage.input_tokens if limit.of == "input_tokens" else usage.output_tokens

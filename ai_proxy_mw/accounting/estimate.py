@@ -8,7 +8,6 @@ tokens a second, of which a base64 text of 8 kB a second (64 kbit/s) is taken to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +35,7 @@ _MOST = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(msgspec.Struct, frozen=True):
     """Tokens that a call may put in and get out. Raises ConfigurationError."""
 
     input_tokens: int
@@ -86,9 +84,13 @@ def _is_anthropic(call: Call) -> bool:
 
 
 def _answer(call: Call) -> int:
-    named = [_whole(call.members.get(name)) for name in _MOST]
-    most = max((number for number in named if number is not None), default=DEFAULT_OUTPUT)
-    return min(MOST_OUTPUT, most * (_whole(call.members.get("n")) or 1))
+    members = call.members
+    most = 0
+    for name in _MOST:
+        if name in members:
+            most = max(most, _whole(members[name]))
+    times = _whole(members["n"]) if "n" in members else 1
+    return min(MOST_OUTPUT, (most or DEFAULT_OUTPUT) * (times or 1))
 
 
 def _of_messages(raw: msgspec.Raw, anthropic: bool) -> int:
@@ -125,13 +127,13 @@ def _quarter(characters: int) -> int:
     return -(-characters // 4)
 
 
-def _whole(raw: msgspec.Raw | None) -> int | None:
-    """A number of at least 1, at most MOST_OUTPUT; what is none is for others to refuse.
+def _whole(raw: msgspec.Raw) -> int:
+    """A number of at least 1, at most MOST_OUTPUT; 0 for what is none: others shall refuse it.
 
     Also where it is written as `1e3`, `1000.0` or a text: some upstreams take it for what it says.
     """
     try:
-        number = float((b"" if raw is None else bytes(raw)).strip(b'"'))
+        number = float(bytes(raw).strip(b'"'))
     except ValueError:
-        return None
-    return ceil(min(number, MOST_OUTPUT)) if number >= 1 else None
+        return 0
+    return ceil(min(number, MOST_OUTPUT)) if number >= 1 else 0

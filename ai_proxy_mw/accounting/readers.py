@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 from ai_proxy_mw.accounting.inflating import WINDOWS, InflatingReader
@@ -77,30 +78,38 @@ def reader_for(
     """
     if endpoint in _FREE:
         return _Known(Usage(0, 0))
-    kind = (content_type or "").partition(";")[0].strip().lower()
-    if status >= 400 or not runs_a_model(endpoint) or kind.startswith(_OPAQUE):
+    if status >= 400:
         return _Known(None)
-    coding = (content_encoding or "identity").strip().lower()
-    reader = _stream(endpoint) if kind == "text/event-stream" else _json(endpoint)
+    return _maker(endpoint, content_type or "", content_encoding or "identity")()
+
+
+@lru_cache(maxsize=256)  # an upstream writes few heads
+def _maker(endpoint: str, content_type: str, content_encoding: str) -> Callable[[], UsageReader]:
+    kind = content_type.partition(";")[0].strip().lower()
+    if not runs_a_model(endpoint) or kind.startswith(_OPAQUE):
+        return partial(_Known, None)
+    coding = content_encoding.strip().lower()
+    make = _stream(endpoint) if kind == "text/event-stream" else _json(endpoint)
     if coding == "identity":
-        return reader
+        return make
     window = WINDOWS.get(coding)
-    return _Known(None) if window is None else InflatingReader(reader, window)
+    return partial(_Known, None) if window is None else lambda: InflatingReader(make(), window)
 
 
-def _stream(endpoint: str) -> UsageReader:
+def _stream(endpoint: str) -> Callable[[], UsageReader]:
     words = _words.get(endpoint)
     if endpoint in _PICTURES:
-        return PictureStreamReader(from_openai)
+        return partial(PictureStreamReader, from_openai)
     if endpoint == _MESSAGES:
         assert words is not None
-        return MessageStreamReader(words)
+        return partial(MessageStreamReader, words)
     find: Callable[[bytes], object] = in_response if endpoint == "POST /responses" else at_top
-    return StreamReader(find, from_openai, words)
+    return partial(StreamReader, find, from_openai, words)
 
 
-def _json(endpoint: str) -> UsageReader:
-    return JSONReader(
+def _json(endpoint: str) -> Callable[[], UsageReader]:
+    return partial(
+        JSONReader,
         from_anthropic if endpoint == _MESSAGES else from_openai,
         text=endpoint in _words,
         pictures=endpoint in _PICTURES,

@@ -16,6 +16,17 @@ _MOST = 1_000_000_000
 _MOST_SECONDS = 10_000_000.0
 
 _CHAT = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details")
+_INNER = {
+    "cached_tokens": "cached_input_tokens",
+    "cache_write_tokens": "cache_write_tokens",
+    "audio_tokens": "audio_input_tokens",
+    "image_tokens": "image_input_tokens",
+}
+_OUTER = {
+    "reasoning_tokens": "reasoning_tokens",
+    "audio_tokens": "audio_output_tokens",
+    "image_tokens": "image_output_tokens",
+}
 _NEWER = ("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
 
 
@@ -37,19 +48,11 @@ def from_openai(raw: Any) -> Usage | None:
     inner = raw.get(names[2])
     if inner is None:
         inner = raw.get("input_token_details")  # so it is called for transcriptions
-    outer = raw.get(names[3])
-    cached = _part(inner, "cached_tokens", tokens_in)
-    return Usage(
-        tokens_in,
-        tokens_out,
-        cached_input_tokens=cached or _part(raw, "prompt_cache_hit_tokens", tokens_in),  # DeepSeek
-        cache_write_tokens=_part(inner, "cache_write_tokens", tokens_in),
-        reasoning_tokens=_part(outer, "reasoning_tokens", tokens_out),
-        audio_input_tokens=_part(inner, "audio_tokens", tokens_in),
-        audio_output_tokens=_part(outer, "audio_tokens", tokens_out),
-        image_input_tokens=_part(inner, "image_tokens", tokens_in),
-        image_output_tokens=_part(outer, "image_tokens", tokens_out),
-    )
+    parts: dict[str, Any] = _parts(inner, _INNER, tokens_in)
+    parts.update(_parts(raw.get(names[3]), _OUTER, tokens_out))
+    if not parts.get("cached_input_tokens"):
+        parts["cached_input_tokens"] = _part(raw, "prompt_cache_hit_tokens", tokens_in)  # DeepSeek
+    return Usage(tokens_in, tokens_out, **parts)
 
 
 def from_anthropic(raw: Any) -> Usage | None:
@@ -86,6 +89,13 @@ def _count(value: Any) -> int | None:
         return 0
     # A bool is an int; a float such as 12.0 is nothing that a provider sends.
     return value if type(value) is int and 0 <= value <= _MOST else None
+
+
+def _parts(details: Any, names: dict[str, str], whole: int) -> dict[str, int]:
+    """Those of the details that are there, by our names."""
+    if not isinstance(details, dict):
+        return {}
+    return {ours: _part(details, name, whole) for name, ours in names.items() if name in details}
 
 
 def _part(details: Any, name: str, whole: int) -> int:

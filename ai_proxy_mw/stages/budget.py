@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw._errors import ProxyError, UpstreamBusy, UpstreamError, UpstreamUnreachable
-from ai_proxy_mw._http import Headers
 from ai_proxy_mw.accounting.readers import reader_for
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Ending, Request, Response
-    from ai_proxy_mw._types import Handler
+    from ai_proxy_mw._types import Handler, RawHeaders
     from ai_proxy_mw.accounting.costs import Bill, Costs
     from ai_proxy_mw.accounting.readers import UsageReader
     from ai_proxy_mw.limiting.tally import Tally
@@ -34,15 +33,20 @@ class BudgetStage:
         if response.status >= 400:
             tally.settle(bill.nothing)  # providers do not charge for errors
             return response
-        headers = Headers(response.headers)
-        reader = reader_for(
-            request.endpoint,
-            response.status,
-            headers.get("content-type"),
-            headers.get("content-encoding"),
-        )
+        reader = reader_for(request.endpoint, response.status, *_kind(response.headers))
         response.observers.append(_Settle(tally, bill, reader))
         return response
+
+
+def _kind(headers: RawHeaders) -> tuple[str | None, str | None]:
+    """The content type and the coding, each as its first line has it."""
+    kind = coding = None
+    for name, value in headers:
+        if name == b"content-type" and kind is None:
+            kind = value.decode("latin-1")
+        elif name == b"content-encoding" and coding is None:
+            coding = value.decode("latin-1")
+    return kind, coding
 
 
 class _Settle:

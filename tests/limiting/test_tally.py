@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import time
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 
 from ai_proxy_mw import Limit
 from ai_proxy_mw._errors import PriceUnknown, RateLimited, Unavailable
-from ai_proxy_mw._http import Response
+from ai_proxy_mw._http import Ending, Response
 from ai_proxy_mw._loop import LoopThread
 from ai_proxy_mw.accounting.costs import Costs
 from ai_proxy_mw.accounting.estimate import Estimate
@@ -179,6 +180,30 @@ def test_a_call_that_failed_within_is_paid_for_if_it_may_have_been_sent(
             await stage(request, fails)
         await limiter.aclose()
         assert [each.remaining for each in await limiter.status("a")] == [left]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_answer_is_settled_by_the_first_line_of_each_name(packed: bool) -> None:
+    answer = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 4}}'
+    coding = [(b"content-encoding", b"gzip")] if packed else []
+
+    async def handler(request: Any) -> Response:
+        lines = [(b"content-type", b"application/json"), *coding, (b"date", b"today")]
+        lines += [(b"content-type", b"audio/mpeg"), (b"content-encoding", b"br")] if packed else []
+        return Response(200, lines)
+
+    async def main() -> None:
+        limits = (Limit("100/year", of="tokens"),)
+        limiter = Limiter(limits, name="a")
+        request = _request()
+        request.tally = Tally(limiter, request, limits)
+        stage = BudgetStage(Costs(None, lambda _: Estimate(7, 20)))
+        [observer] = (await stage(request, handler)).observers
+        observer.chunk(gzip.compress(answer) if packed else answer)
+        observer.end(Ending.COMPLETE)
+        assert [each.remaining for each in await limiter.status("a")] == [93]
 
     asyncio.run(main())
 
