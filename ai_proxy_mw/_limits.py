@@ -59,6 +59,9 @@ class Limit:
     amount: int = field(init=False, repr=False)
     window: int = field(init=False, repr=False)
     id: str = field(init=False, repr=False)
+    # Made here once, since each call needs them.
+    needs_call: bool = field(init=False, repr=False, compare=False)
+    label: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("models", "endpoints"):
@@ -68,15 +71,8 @@ class Limit:
         object.__setattr__(self, "amount", amount)
         object.__setattr__(self, "window", window)
         object.__setattr__(self, "id", self._identify())
-
-    @property
-    def needs_call(self) -> bool:
-        """Whether the call must be read before it can be counted."""
-        return (
-            self.of not in ("requests", "concurrent")
-            or self.models is not None
-            or self.per in ("model", "subject+model")
-        )
+        object.__setattr__(self, "needs_call", self._needs_call())
+        object.__setattr__(self, "label", f"{self.of}-{window}s" if window else self.of)
 
     def covers(self, endpoint: str, model: str | None) -> bool:
         """Whether calls of this endpoint and model count."""
@@ -86,6 +82,14 @@ class Limit:
 
     def __str__(self) -> str:
         return f"{self.rate} ({self.of} per {self._per_name})"
+
+    def _needs_call(self) -> bool:
+        """Whether the call must be read before it can be counted."""
+        return (
+            self.of not in ("requests", "concurrent")
+            or self.models is not None
+            or self.per in ("model", "subject+model")
+        )
 
     @property
     def _per_name(self) -> str:

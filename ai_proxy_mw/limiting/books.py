@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._limits import Limit
 from ai_proxy_mw.limiting.guard import PATIENCE, Guard
 from ai_proxy_mw.limiting.leases import Leases
-from ai_proxy_mw.limiting.ledger import Ledger
+from ai_proxy_mw.limiting.ledger import Ledger, Taken
 from ai_proxy_mw.limiting.memcached import MemcachedCounts
 
 # The same protocol, and one client library for all of it.
@@ -25,7 +26,14 @@ class Book:
         self.store = store
         self.guard = guard
         self.ledger = Ledger(store, clock)
-        self.leases = Leases(self.ledger)
+        self.leases = Leases(self.ledger, waits=guard is not None)
+
+    def settle(self, taken: Taken, amount: int) -> None:
+        """Have what was taken made the amount that was used, without anybody waiting for it."""
+        if self.guard is None:
+            self.leases.settle(taken, amount)
+        else:
+            self.leases.later(self.guard.ask(partial(self.ledger.settle, taken, amount)))
 
 
 class _Shelf(NamedTuple):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import ceil
 from typing import TYPE_CHECKING
 
-from ai_proxy_mw._limits import MICRO, Limit
+from ai_proxy_mw._limits import MICRO
 from ai_proxy_mw.limiting.ledger import Standing
 
 if TYPE_CHECKING:
     from ai_proxy_mw._types import RawHeaders
 
-_KINDS = (("requests", ("requests",)), ("tokens", ("tokens", "input_tokens", "output_tokens")))
+_REQUESTS, _TOKENS = (
+    [f"x-ratelimit-{what}-{kind}".encode() for what in ("limit", "remaining", "reset")]
+    for kind in ("requests", "tokens")
+)
 
 
 def lines(standings: list[Standing]) -> RawHeaders:
@@ -24,26 +26,43 @@ def lines(standings: list[Standing]) -> RawHeaders:
     found: RawHeaders = []
     if not standings:
         return found  # no limit was for this call: an empty list is no field
-    for kind, counted in _KINDS:
-        of_kind = [standing for standing in standings if standing.limit.of in counted]
-        if of_kind:
-            tightest = of_kind[0] if len(of_kind) == 1 else min(of_kind, key=_share)
-            found += _openai(kind, tightest)
-    named = _named(standings)
-    found.append((b"ratelimit-policy", _list(map(_policy, named))))
-    found.append((b"ratelimit", _list(map(_left, named))))
+    requests = tokens = None
+    policies, lefts = [], []
+    for name, standing in zip(_named(standings), standings, strict=True):
+        limit = standing.limit
+        amount, left, window = limit.amount, standing.remaining, limit.window
+        if limit.of == "requests":
+            requests = _tighter(requests, standing)
+        elif limit.of == "usd":
+            amount, left = _cents(amount), _cents(left)
+        elif limit.of != "concurrent":
+            tokens = _tighter(tokens, standing)
+        reset = f";t={ceil(standing.reset)}" if window else ""
+        policies.append(f'"{name}";q={amount};w={window}' if window else f'"{name}";q={amount}')
+        lefts.append(f'"{name}";r={left}{reset}')
+    if requests is not None:
+        found += _openai(_REQUESTS, requests)
+    if tokens is not None:
+        found += _openai(_TOKENS, tokens)
+    found.append((b"ratelimit-policy", ", ".join(policies).encode("ascii")))
+    found.append((b"ratelimit", ", ".join(lefts).encode("ascii")))
     return found
+
+
+def _tighter(one: Standing | None, other: Standing) -> Standing:
+    return other if one is None or _share(other) < _share(one) else one
 
 
 def _share(standing: Standing) -> float:
     return standing.remaining / standing.limit.amount
 
 
-def _openai(kind: str, standing: Standing) -> RawHeaders:
+def _openai(names: list[bytes], standing: Standing) -> RawHeaders:
+    limit, remaining, reset = names
     return [
-        (f"x-ratelimit-limit-{kind}".encode(), b"%d" % standing.limit.amount),
-        (f"x-ratelimit-remaining-{kind}".encode(), b"%d" % standing.remaining),
-        (f"x-ratelimit-reset-{kind}".encode(), duration(standing.reset).encode()),
+        (limit, f"{standing.limit.amount}".encode()),
+        (remaining, f"{standing.remaining}".encode()),
+        (reset, duration(standing.reset).encode()),
     ]
 
 
@@ -58,35 +77,16 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
 
 
-def _named(standings: list[Standing]) -> list[tuple[str, Standing]]:
-    """Each with a name that says what it is, as long as no other has the same."""
-    names = [_name(standing.limit) for standing in standings]
+def _named(standings: list[Standing]) -> list[str]:
+    """For each a name that says what it is, as long as no other has the same."""
+    names = [standing.limit.label for standing in standings]
+    if len(set(names)) == len(names):
+        return names
     return [
-        (name if names.count(name) == 1 else f"{name}-{standing.limit.id}", standing)
+        name if names.count(name) == 1 else f"{name}-{standing.limit.id}"
         for name, standing in zip(names, standings, strict=True)
     ]
 
 
-def _name(limit: Limit) -> str:
-    return f"{limit.of}-{limit.window}s" if limit.window else limit.of
-
-
-def _policy(named: tuple[str, Standing]) -> str:
-    name, standing = named
-    limit = standing.limit
-    window = f";w={limit.window}" if limit.window else ""
-    return f'"{name}";q={_amount(limit, limit.amount)}{window}'
-
-
-def _left(named: tuple[str, Standing]) -> str:
-    name, standing = named
-    reset = f";t={ceil(standing.reset)}" if standing.limit.window else ""
-    return f'"{name}";r={_amount(standing.limit, standing.remaining)}{reset}'
-
-
-def _amount(limit: Limit, amount: int) -> int:
-    return amount * 100 // MICRO if limit.of == "usd" else amount
-
-
-def _list(items: Iterable[str]) -> bytes:
-    return ", ".join(items).encode("ascii")
+def _cents(amount: int) -> int:
+    return amount * 100 // MICRO

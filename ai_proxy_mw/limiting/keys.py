@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw._limits import Limit
@@ -15,9 +16,9 @@ def owner(limit: Limit, request: Request) -> str | None:
     """Whose count a call goes to; None if the limit is not for it."""
     per = limit.per
     if per == "subject":
-        return digest(request.subject)
+        return _remembered(request.subject)
     if per == "ip":
-        return digest(request.client or "unknown")
+        return _remembered(request.client or "unknown")
     model = "" if request.call is None else request.call.model or ""
     if per == "model":
         return digest(model)
@@ -31,6 +32,12 @@ def owner(limit: Limit, request: Request) -> str | None:
 def base(app: str, limit: Limit, who: str) -> str:
     """The key without its window. Short, of letters, digits and `:`, as every store takes it."""
     return f"{'shared' if limit.shared else app}:{limit.id}:{who}"
+
+
+@lru_cache(maxsize=4096)
+def _remembered(text: str) -> str:
+    # Only what is short: a model is whatever a caller writes, however long.
+    return digest(text)
 
 
 def digest(*parts: str) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ai_proxy_mw._limits import Limit
 from ai_proxy_mw.limiting.windows import LEASE, Position, used, wait
@@ -20,7 +23,10 @@ class Store(Protocol):
     async def clear(self, key: str) -> None: ...
 
 
-class Standing(NamedTuple):
+# Structs, since they are made in a fifth of the time that a named tuple takes.
+
+
+class Standing(Struct, frozen=True, gc=False):
     """How a limit stands for somebody."""
 
     limit: Limit
@@ -33,7 +39,7 @@ class Standing(NamedTuple):
     """What calls under way in this process hold and may give back."""
 
 
-class Taken(NamedTuple):
+class Taken(Struct, frozen=True, gc=False):
     """An amount that was taken, and where, so that it can be given back there."""
 
     limit: Limit
@@ -58,7 +64,9 @@ class Ledger:
             return await self._moving.take(limit, base)
         position = Position.at(limit, self._clock())
         key = _key(base, position.number)
-        previous = await self._previous(base, position)
+        previous = 0
+        if position.share:
+            previous = max(0, await self._store.get(_key(base, position.number - 1)))
         current = await self._store.incr(key, _kept(limit), amount)
         count = used(position, current, previous)
         if count <= limit.amount:
@@ -85,7 +93,9 @@ class Ledger:
         if limit.strategy == "moving":
             return await self._moving.standing(limit, base, asked)
         position = Position.at(limit, self._clock())
-        previous = await self._previous(base, position)
+        previous = 0
+        if position.share:
+            previous = max(0, await self._store.get(_key(base, position.number - 1)))
         current = await self._store.get(_key(base, position.number))
         remaining = max(0, limit.amount - used(position, current, previous))
         fits = asked <= remaining
@@ -107,12 +117,7 @@ class Ledger:
         # First the new, then the old: another must not slip in between.
         await self._store.incr(key, _kept(taken.limit), taken.amount)
         await self._back(taken.limit, taken.key, taken.amount)
-        return taken._replace(key=key)
-
-    async def _previous(self, base: str, position: Position) -> int:
-        if not position.share:
-            return 0
-        return max(0, await self._store.get(_key(base, position.number - 1)))
+        return replace(taken, key=key)
 
     async def _back(self, limit: Limit, key: str, amount: int) -> None:
         decr = getattr(self._store, "decr", None)
@@ -138,7 +143,7 @@ class _Moving:
         standing = await self.standing(limit, base)
         if fits:
             return Taken(limit, base, "", 1), standing
-        return None, standing._replace(remaining=0, wait=_whole(limit, standing.reset))
+        return None, replace(standing, remaining=0, wait=_whole(limit, standing.reset))
 
     async def standing(self, limit: Limit, base: str, asked: int = 0) -> Standing:
         start, count = await self._store.get_moving_window(base, limit.amount, limit.window)

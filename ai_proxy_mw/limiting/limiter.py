@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+from msgspec.structs import replace
 
 from ai_proxy_mw._errors import ConfigurationError, Unavailable
 from ai_proxy_mw._limits import Limit, limits_of
@@ -59,9 +60,9 @@ class Limiter:
         self._storage = storage
         self._clock = clock
         self._limits: tuple[Limit, ...] = () if callable(limits) else self._checked(limits)
-        if self._find is not None or storage is not None:
+        if self._find is not None or self._limits or storage is not None:
             self.books  # noqa: B018 - what is wrong with it is told now
-        self.reserved: Counter[str] = Counter()
+        self.reserved: dict[str, int] = {}
         """What calls under way in this process hold, by the base of its key."""
 
     @cached_property
@@ -99,7 +100,7 @@ class Limiter:
         for limit, base in self._countable(who, ip, model):
             question = partial(book.ledger.standing, limit, base)
             standing = await (question() if book.guard is None else book.guard.ask(question))
-            found.append(standing._replace(reserved=self.reserved[base]))
+            found.append(replace(standing, reserved=self.reserved.get(base, 0)))
         return found
 
     async def reset(
@@ -137,7 +138,8 @@ class Limiter:
         """Limits that can be counted. Raises ConfigurationError."""
         found = _apart(limits)
         for limit in found:
-            self.books.check(limit)
+            if limit.strategy == "moving":
+                self.books.check(limit)
         return found
 
     def _countable(

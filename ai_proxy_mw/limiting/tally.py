@@ -7,13 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ai_proxy_mw._errors import RateLimited
 from ai_proxy_mw._limits import MICRO, Limit
 from ai_proxy_mw._loop import SETTLING
 from ai_proxy_mw.limiting import keys
 from ai_proxy_mw.limiting.guard import StoreDown
 from ai_proxy_mw.limiting.leases import Lease
-from ai_proxy_mw.limiting.ledger import Ledger, Standing, Taken
+from ai_proxy_mw.limiting.ledger import Standing, Taken
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
@@ -23,34 +25,56 @@ if TYPE_CHECKING:
 Cost = Callable[[Limit], int]
 """How much of what a limit counts."""
 
+Wanted = tuple[Limit, str, int]
+"""What is taken of which limit, and the base of its key."""
+
 _UNITS = {"input_tokens": "input tokens", "output_tokens": "output tokens"}
 
 
 class Tally:
-    """One for each call that has limits. Everything is taken and settled in its event loop."""
+    """One for each call that has limits. Everything is taken and settled in its event loop.
+
+    `needs_call` says whether a limit can only be counted when the call is known.
+    """
+
+    __slots__ = (
+        "_counted",
+        "_early",
+        "_late",
+        "_leases",
+        "_limiter",
+        "_request",
+        "_taken",
+        "needs_call",
+        "standings",
+    )
 
     def __init__(self, limiter: Limiter, request: Request, limits: tuple[Limit, ...]) -> None:
         self._limiter = limiter
         self._request = request
-        self._limits = limits
+        self._early: list[Limit] = []
+        self._late: list[Limit] = []
+        for limit in limits:
+            (self._late if limit.needs_call else self._early).append(limit)
+        self.needs_call = bool(self._late)
         self._taken: list[tuple[Book, Taken]] = []
         self._counted: list[tuple[Book, Taken]] = []
         self._leases: list[tuple[Book, Lease]] = []
         self.standings: list[Standing] = []
 
     @property
-    def needs_call(self) -> bool:
-        """Whether a limit can only be counted when the call is known."""
-        return any(limit.needs_call for limit in self._limits)
+    def holds_places(self) -> bool:
+        """Whether there is something to release."""
+        return bool(self._leases)
 
     async def take_early(self) -> None:
         """Count what needs no look at the body. Raises RateLimited and Unavailable."""
-        await self._take([limit for limit in self._limits if not limit.needs_call], _one)
+        await self._take(self._early, _one)
 
     async def take_late(self, cost: Cost) -> None:
         """Reserve what the call may cost. Raises RateLimited and Unavailable."""
         try:
-            await self._take([limit for limit in self._limits if limit.needs_call], cost)
+            await self._take(self._late, cost)
         except RateLimited:
             self._uncount()
             raise
@@ -58,13 +82,16 @@ class Tally:
     def settle(self, cost: Cost) -> None:
         """Make what was reserved what was used. What is counted by calls stays counted."""
         taken, self._taken = self._taken, []
+        reserved = self._limiter.reserved
         for book, each in taken:
-            self._limiter.reserved[each.base] -= each.amount
-            if self._limiter.reserved[each.base] <= 0:
-                del self._limiter.reserved[each.base]
+            left = reserved[each.base] - each.amount
+            if left > 0:
+                reserved[each.base] = left
+            else:
+                del reserved[each.base]
             amount = cost(each.limit)
             if amount != each.amount:
-                book.leases.later(_settle(book, each, amount))
+                book.settle(each, amount)
 
     def release(self) -> None:
         """Free the places of `concurrent`."""
@@ -73,17 +100,19 @@ class Tally:
             book.leases.release(lease)
 
     async def _take(self, limits: list[Limit], cost: Cost) -> None:
-        wanted = [
-            (limit, self._limiter.base(limit, who))
-            for limit in limits
-            if self._covers(limit)
-            and cost(limit)
-            and (who := keys.owner(limit, self._request)) is not None
-        ]
-        # The storage can forget no moment of a moving window, so nothing may refuse after it.
-        wanted.sort(key=_is_moving)
+        wanted: list[Wanted] = []
+        for limit in limits:
+            amount = cost(limit) if self._covers(limit) else 0
+            who = keys.owner(limit, self._request) if amount else None
+            if who is not None:
+                wanted.append((limit, self._limiter.base(limit, who), amount))
+        if len(wanted) > 1:
+            # The storage can forget no moment of a moving window, so nothing may refuse after it.
+            wanted.sort(key=_is_moving)
         if wanted:
-            refused = await self._from_a_book(wanted, cost)
+            book = self._limiter.books.here()
+            take = self._from if book.guard is None else self._from_afar
+            refused = await take(book, wanted)
             if refused is not None:
                 raise _error(refused, cost(refused.limit))
 
@@ -98,13 +127,37 @@ class Tally:
             and any(limit.covers(endpoint, other) for other in call.other_models)
         )
 
-    async def _from_a_book(self, wanted: list[tuple[Limit, str]], cost: Cost) -> Standing | None:
-        book: Book | None = self._limiter.books.here()
-        assert book is not None
-        if book.guard is None:
-            return await self._from(book, wanted, cost)
+    async def _from(self, book: Book, wanted: list[Wanted]) -> Standing | None:
+        """Take from all of them or from none; the one to wait for longest, if one is too little."""
+        got: list[Taken] = []
+        standings: list[Standing] = []
+        try:
+            for limit, base, amount in wanted:
+                if len(got) == len(standings):
+                    taken, standing = await book.ledger.take(limit, base, amount)
+                    if taken is not None:
+                        got.append(taken)
+                else:
+                    # Who is refused by one learns of the others that he would have to wait for.
+                    standing = await book.ledger.standing(limit, base, amount)
+                standings.append(standing)
+            if len(got) < len(wanted):
+                return await self._refused(book, standings, got)
+        except BaseException:
+            # Who is not let in holds nothing, whichever of the limits could not be asked.
+            for each in got:
+                book.leases.settle(each, 0)
+            raise
+        self.standings += standings
+        for each in got:
+            self._keep(book, each)
+        return None
+
+    async def _from_afar(self, book: Book, wanted: list[Wanted]) -> Standing | None:
+        """The same where the store may be slow or down."""
+        assert book.guard is not None
         asking = asyncio.create_task(
-            book.guard.ask(partial(self._from, book, wanted, cost)), name=SETTLING
+            book.guard.ask(partial(self._from, book, wanted)), name=SETTLING
         )
         try:
             return await asyncio.shield(asking)
@@ -113,27 +166,8 @@ class Tally:
             book.leases.later(self._abandon(asking))
             raise
         except StoreDown:
-            book = self._limiter.instead()
-            return None if book is None else await self._from(book, wanted, cost)
-
-    async def _from(
-        self, book: Book, wanted: list[tuple[Limit, str]], cost: Cost
-    ) -> Standing | None:
-        """Take from all of them or from none; the one to wait for longest, if one is too little."""
-        got: list[Taken] = []
-        try:
-            standings = await _asked(book.ledger, wanted, cost, got)
-            if len(got) < len(wanted):
-                return await self._refused(book, standings, got)
-        except BaseException:
-            # Who is not let in holds nothing, whichever of the limits could not be asked.
-            for each in got:
-                book.leases.later(book.ledger.settle(each, 0))
-            raise
-        self.standings += standings
-        for each in got:
-            self._keep(book, each)
-        return None
+            instead = self._limiter.instead()
+            return None if instead is None else await self._from(instead, wanted)
 
     async def _refused(self, book: Book, standings: list[Standing], got: list[Taken]) -> Standing:
         """Give back what was taken until one had too little."""
@@ -147,7 +181,7 @@ class Tally:
         """A call that is refused in the end counts nowhere."""
         counted, self._counted = self._counted, []
         for book, taken in counted:
-            book.leases.later(_settle(book, taken, 0))
+            book.settle(taken, 0)
         by_limit = {taken.limit: taken for _, taken in counted}
         self.standings = [
             _returned(each, by_limit[each.limit]) if each.limit in by_limit else each
@@ -162,12 +196,14 @@ class Tally:
             self.release()
 
     def _keep(self, book: Book, taken: Taken) -> None:
-        if taken.limit.of == "concurrent":
+        of = taken.limit.of
+        if of == "concurrent":
             self._leases.append((book, book.leases.hold(taken)))
-        elif taken.limit.of == "requests":
+        elif of == "requests":
             self._counted.append((book, taken))
         else:
-            self._limiter.reserved[taken.base] += taken.amount
+            reserved = self._limiter.reserved
+            reserved[taken.base] = reserved.get(taken.base, 0) + taken.amount
             self._taken.append((book, taken))
 
 
@@ -175,46 +211,22 @@ def _one(limit: Limit) -> int:  # noqa: ARG001 - a call is one of whatever count
     return 1
 
 
-async def _asked(
-    ledger: Ledger, wanted: list[tuple[Limit, str]], cost: Cost, got: list[Taken]
-) -> list[Standing]:
-    """How all of them stand. `got` is what was taken until one had too little."""
-    standings: list[Standing] = []
-    for limit, base in wanted:
-        if len(got) < len(standings):
-            # Who is refused by one learns at once of the others that he would have to wait for.
-            standings.append(await ledger.standing(limit, base, cost(limit)))
-            continue
-        taken, standing = await ledger.take(limit, base, cost(limit))
-        standings.append(standing)
-        if taken is not None:
-            got.append(taken)
-    return standings
-
-
 def _wait(standing: Standing) -> int:
     return standing.wait
 
 
-def _is_moving(wanted: tuple[Limit, str]) -> bool:
+def _is_moving(wanted: Wanted) -> bool:
     return wanted[0].strategy == "moving"
 
 
 def _returned(standing: Standing, taken: Taken) -> Standing:
     """How the limit stands when what was taken has been given back; of a moving one nothing is."""
     back = taken.amount if taken.key else 0
-    return standing._replace(remaining=standing.remaining + back)
+    return replace(standing, remaining=standing.remaining + back)
 
 
 def _nothing(limit: Limit) -> int:  # noqa: ARG001 - whatever it counts
     return 0
-
-
-async def _settle(book: Book, taken: Taken, amount: int) -> None:
-    if book.guard is None:
-        await book.ledger.settle(taken, amount)
-    else:
-        await book.guard.ask(partial(book.ledger.settle, taken, amount))
 
 
 def _error(standing: Standing, cost: int) -> RateLimited:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from math import ceil, floor
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from ai_proxy_mw._limits import Limit
 
@@ -11,7 +12,7 @@ LEASE = 30
 """Seconds after which a place of `concurrent` that nobody has renewed begins to be free."""
 
 
-class Position(NamedTuple):
+class Position(Struct, frozen=True, gc=False):
     """A moment within the windows of a limit, which are aligned to the clock."""
 
     number: int
@@ -23,8 +24,9 @@ class Position(NamedTuple):
         window = limit.window or LEASE
         number = int(now // window)
         left = (number + 1) * window - now
-        share = {"fixed": 0.0, "sliding": left / window}[limit.strategy] if limit.window else 1.0
-        return cls(number, left, share)
+        if limit.strategy == "fixed" and limit.window:
+            return cls(number, left, 0.0)
+        return cls(number, left, left / window if limit.window else 1.0)
 
 
 def used(position: Position, current: int, previous: int) -> int:

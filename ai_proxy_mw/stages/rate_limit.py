@@ -46,10 +46,15 @@ class RateLimitStage:
         except BaseException:
             tally.release()
             raise
+        finally:
+            # The tally knows the request: a circle of the two, and with it the body, would wait
+            # for the garbage collector.
+            request.tally = None
         # The upstream's own are of the key that all callers share.
         own = [line for line in response.headers if not line[0].startswith(b"x-ratelimit-")]
         response.headers = own + headers.lines(tally.standings)
-        response.observers.append(_Release(tally))
+        if tally.holds_places:
+            response.observers.append(_Release(tally))
         return response
 
     async def _status(self, request: Request) -> Response:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
 from ai_proxy_mw import AIProxy, ConfigurationError, Limit, Upstream
-from ai_proxy_mw._http import Request
+from ai_proxy_mw._http import Ending, Request
 from ai_proxy_mw._incoming import RequestBody
 from ai_proxy_mw.asgi import run_sync
 from ai_proxy_mw.limiting.limiter import Limiter
 from ai_proxy_mw.limiting.tally import Tally
 from ai_proxy_mw.stores.local import LocalStorage
-from ai_proxy_mw.testing import FAKE_BASE_URL
+from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 
 
 class Far(LocalStorage):
@@ -126,3 +127,46 @@ def test_a_fault_of_ours_frees_the_callers_place() -> None:
         await proxy.aclose()
 
     asyncio.run(main())
+
+
+def test_a_call_that_is_over_waits_for_no_garbage_collector() -> None:
+    body = b'{"model": "m", "messages": []}'
+
+    def alive() -> list[object]:
+        return [each for each in gc.get_objects() if isinstance(each, Tally | Request)]
+
+    async def call(proxy: AIProxy) -> int:
+        request = _request()
+        request.body = RequestBody(_once(body), declared=len(body), limit=1000)
+        response = await proxy.handle(request)
+        async for _ in response.body:
+            pass
+        await response.body.aclose()
+        for observer in response.observers:
+            observer.end(Ending.COMPLETE)
+        return response.status
+
+    async def main() -> None:
+        proxy = AIProxy(
+            upstream=Upstream(base_url=FAKE_BASE_URL, transport=FakeUpstream().transport()),
+            anonymous=True,
+            limits=["5/hour", "5 concurrent", "100000 tokens/hour"],
+        )
+        gc.collect()
+        gc.disable()
+        try:
+            of_others = alive()
+            assert await call(proxy) == 200
+            assert [each for each in alive() if each not in of_others] == []
+        finally:
+            gc.enable()
+        await proxy.aclose()
+
+    asyncio.run(main())
+
+
+def _once(body: bytes) -> Any:
+    async def pull() -> tuple[bytes, bool]:
+        return body, True
+
+    return pull

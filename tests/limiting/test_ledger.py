@@ -14,6 +14,7 @@ from ai_proxy_mw import Limit
 from ai_proxy_mw.limiting.leases import Leases
 from ai_proxy_mw.limiting.ledger import Ledger, Store, Taken
 from ai_proxy_mw.limiting.windows import LEASE
+from ai_proxy_mw.stores.local import LocalStorage
 
 
 class Remote:
@@ -252,3 +253,31 @@ def test_a_settlement_that_fails_is_logged_and_harms_nobody(
 
     asyncio.run(main())
     assert [record.message for record in caplog.records] == ["limits: not settled: OSError"]
+
+
+def test_what_this_process_counts_is_settled_at_once() -> None:
+    limit = Limit("1000/minute", of="tokens")
+
+    async def main() -> None:
+        ledger = Ledger(LocalStorage(), Clock(60_000.0))
+        leases = Leases(ledger, waits=False)
+        taken, _ = await ledger.take(limit, "a", 400)
+        assert taken is not None
+        tasks = asyncio.all_tasks()
+        leases.settle(taken, 100)
+        assert asyncio.all_tasks() == tasks
+        assert (await ledger.standing(limit, "a")).remaining == 900
+
+    asyncio.run(main())
+
+
+def test_a_store_that_waits_is_not_settled_at_once() -> None:
+    async def main() -> None:
+        store = Remote()
+        ledger = Ledger(store, Clock(60_000.0))
+        taken = await _take(ledger, Limit("2", of="concurrent"))
+        store.random.seed(1)  # it waits at first
+        with pytest.raises(RuntimeError, match="must not wait"):
+            Leases(ledger, waits=False).settle(taken, 0)
+
+    asyncio.run(main())
