@@ -18,7 +18,18 @@ import psutil
 
 from benchmarks.cpu import family
 from benchmarks.load import Job
-from benchmarks.payloads import ANSWER, EVENT, HOST, head, question, request, stream_question
+from benchmarks.payloads import (
+    ANSWER,
+    EVENT,
+    FORM_END,
+    FORM_START,
+    FORM_TYPE,
+    HOST,
+    head,
+    question,
+    request,
+    stream_question,
+)
 from benchmarks.processes import Served, run_on_load_core, serving, upstream
 from benchmarks.results import Spread, spread
 from benchmarks.rows import Row
@@ -78,15 +89,17 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, int]:
 
 async def _upload(port: int) -> None:
     reader, writer = await asyncio.open_connection(HOST, port)
-    writer.write(head("POST", "/v1/files", _BLOB))
+    length = len(FORM_START) + _BLOB + len(FORM_END)
+    writer.write(head("POST", "/v1/files", length, content_type=FORM_TYPE) + FORM_START)
     block = b"x" * 65_536
     for _ in range(_BLOB // len(block)):
         writer.write(block)
         await writer.drain()
-    status, length = await _answer(reader)
-    answer = json.loads(await reader.readexactly(length))
+    writer.write(FORM_END)
+    status, size = await _answer(reader)
+    answer = json.loads(await reader.readexactly(size))
     writer.close()
-    if (status, answer) != (200, {"bytes": _BLOB}):
+    if (status, answer) != (200, {"bytes": length}):
         raise RuntimeError(f"upload: status {status}, {answer}")
 
 

@@ -102,7 +102,23 @@ def request(method: str, path: str, body: bytes = b"", *, sdk: bool = False) -> 
     return head(method, path, len(body), sdk=sdk) + body
 
 
-def head(method: str, path: str, length: int, *, sdk: bool = False) -> bytes:
+FORM_TYPE = "multipart/form-data; boundary=bench"
+FORM_START = (
+    b'--bench\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    b'--bench\r\nContent-Disposition: form-data; name="file"; filename="a.bin"\r\n\r\n'
+)
+FORM_END = b"\r\n--bench--\r\n"
+"""Between the two stands the file of an upload."""
+
+
+def head(
+    method: str,
+    path: str,
+    length: int,
+    *,
+    content_type: str = "application/json",
+    sdk: bool = False,
+) -> bytes:
     """The head of a request with a body of `length` bytes."""
     lines = (
         f"{method} {path} HTTP/1.1\r\n"
@@ -110,7 +126,7 @@ def head(method: str, path: str, length: int, *, sdk: bool = False) -> bytes:
         "accept: application/json\r\n"
         "user-agent: benchmark/1\r\n"
         f"authorization: Bearer {CALLER_KEY}\r\n"
-        "content-type: application/json\r\n"
+        f"content-type: {content_type}\r\n"
         f"content-length: {length}\r\n"
     )
     return lines.encode("ascii") + (_SDK_HEADERS if sdk else b"") + b"\r\n"

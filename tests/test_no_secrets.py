@@ -162,7 +162,7 @@ def _meet_faults(guarded: Guarded) -> None:
         guarded.call(prefix, 502)
         guarded.fake.reset()
         guarded.fake.fail(200, headers={"content-encoding": "br"}, body=b"x")
-        guarded.call(prefix, 502)
+        guarded.call(prefix, 502, headers={"accept-encoding": "gzip"})
         guarded.fake.disconnect(after="chunk:2")
         guarded.call(prefix, 200, body={"stream": True})
         guarded.fake.disconnect(after="chunk:1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import socket
 import time
@@ -26,6 +27,7 @@ from ai_proxy_mw import AIProxy, Forbidden, Identity, Response, from_route
 from ai_proxy_mw._identify import AppAnswer
 from ai_proxy_mw.contrib.django import proxy_urls, proxy_view, user_id
 from ai_proxy_mw.testing import FakeUpstream
+from tests.forms import HEADERS, form
 from tests.reuse import django_site
 from tests.reuse.cell import PAGE, Recorder, cors, upstream
 from tests.wire import read_until
@@ -108,10 +110,8 @@ def _connect(site: Site) -> socket.socket:
     return socket.create_connection((address.hostname, address.port or 80), timeout=10)
 
 
-def _call(
-    site: Site, body: bytes = b'{"model": "m", "stream": true, "messages": []}'
-) -> socket.socket:
-    sock = _connect(site)
+def _call(site: Site) -> socket.socket:
+    sock, body = _connect(site), json.dumps(STREAM).encode()
     sock.sendall(
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: site\r\ncontent-type: application/json\r\n"
         b"accept-encoding: gzip\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
@@ -461,8 +461,7 @@ def reads_form(get_response: Any) -> Any:
 
 def _upload(size: int) -> tuple[bytes, dict[str, str]]:
     content = bytes(range(256)) * (size // 256)
-    head = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
-    return head + content + b"\r\n--x--\r\n", {"content-type": "multipart/form-data; boundary=x"}
+    return form(content, purpose="batch"), HEADERS
 
 
 @pytest.mark.parametrize("before", [[], ["tests.reuse.test_django.reads_body"]])
@@ -501,10 +500,10 @@ def test_an_upload_that_a_middleware_has_read_is_refused(
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_a_body_above_the_cap_is_413(serve: Serve, framing: str) -> None:
-    body = b"x" * 200_000
+    body, headers = _upload(200_000)
     content: Any = body if framing == "length" else iter([body])
     with serve(max_body=100_000) as site:
-        answer = site.post("/v1/files", content=content, headers=_upload(0)[1])
+        answer = site.post("/v1/files", content=content, headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
 

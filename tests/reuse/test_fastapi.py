@@ -37,6 +37,7 @@ from ai_proxy_mw._http import Response as Answered
 from ai_proxy_mw._identify import AppAnswer
 from ai_proxy_mw.contrib.fastapi import proxy_router
 from ai_proxy_mw.testing import FakeUpstream
+from tests.forms import CONTENT_TYPE, form_of
 from tests.reuse.cell import PAGE, Recorder, cors, upstream
 from tests.servers import serve_asgi
 
@@ -646,12 +647,9 @@ def test_who_leaves_ends_the_call_at_once(fake: FakeUpstream, app_of: AppOf) -> 
 
 
 def test_an_upload_goes_on_before_all_of_it_has_come(fake: FakeUpstream) -> None:
-    head = (
-        "POST /v1/files HTTP/1.1\r\ncontent-type: multipart/form-data; boundary=x\r\n"
-        f"content-length: {1 << 24}"
-    )
+    head = f"POST /v1/files HTTP/1.1\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {1 << 24}"
     with client_of(app_with(fake)) as client:
-        sock = connect(client, head, b"x" * (1 << 20))
+        sock = connect(client, head, form_of(1 << 24, purpose="batch")[: 1 << 20])
         deadline = time.monotonic() + 10
         while not fake.requests and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -35,7 +35,9 @@ from flask_login import LoginManager, UserMixin, login_required, login_user
 from ai_proxy_mw import AIProxy, ConfigurationError, Forbidden, Identity, from_route
 from ai_proxy_mw.contrib.flask import login_user_id, proxy_blueprint, proxy_view
 from ai_proxy_mw.testing import FakeUpstream
+from tests.forms import HEADERS, form
 from tests.reuse.cell import PAGE, Recorder, cors, upstream
+from tests.schema.makers import wav
 from tests.servers import serve_wsgi
 
 CHAT: dict[str, Any] = {"model": "fake-1", "messages": [{"role": "user", "content": "Hi"}]}
@@ -565,13 +567,14 @@ def test_the_apps_limits_of_a_body_are_not_the_proxys(house: House) -> None:
         proxy_blueprint(house.proxy(max_body=2 << 20), identify=house.alice)
     )
     with house.serve() as client:
-        content = b"x" * (1 << 20)
-        headers = {"content-type": "multipart/form-data; boundary=x"}
+        content = form(wav() + b"x" * (1 << 20), model="fake-1")
         for framed in (content, iter([content])):
-            client.post("/v1/audio/transcriptions", content=framed, headers=headers)
+            client.post("/v1/audio/transcriptions", content=framed, headers=HEADERS)
         sums = [(seen.body_size, seen.sha256) for seen in house.fake.requests]
-        assert sums == [(1 << 20, hashlib.sha256(content).hexdigest())] * 2
-        answer = client.post("/v1/chat/completions", content=b"x" * (3 << 20))
+        assert sums == [(len(content), hashlib.sha256(content).hexdigest())] * 2
+        json_headers = {"content-type": "application/json"}
+        long = b"x" * (3 << 20)
+        answer = client.post("/v1/chat/completions", content=long, headers=json_headers)
         assert_ours(answer, 413, "request_too_large")
 
 
