@@ -66,6 +66,11 @@ def test_known_members_are_those_that_were_written_or_the_object_is_refused(
     [
         b'{"model":"a","model":"b"}',
         b'{"model":"a","mod\\u0065l":"b"}',
+        b'{"max_tokens":1,"max\\u005ftokens":9}',
+        b'{"tools":[{"type":"function"}],"tools":[]}',
+        b'{"functions":[1],"functions":null}',
+        b'{"input":"much","input":"little"}',
+        b'{"best_of":20,"best_of":1}',
         b'{"n":{"b":1,"c":2},"b":1,"n":0}',
         b'{"n":"\\",","n":"x"}',
         b'{"n":[],"n":[[],[]]}',
@@ -107,6 +112,8 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
         b'{"model":"a","model\\u0000":"b"}',
         '{"model":"a","\u017ftream":true}'.encode(),
         b'{"model":"a","\\u017ftream":true}',
+        b'{"model":"a","\\u004dodel":"b"}',
+        b'{"tools":[],"Tools":[1]}',
     ],
 )
 def test_another_spelling_is_refused(body: bytes) -> None:

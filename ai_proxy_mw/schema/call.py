@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from ai_proxy_mw._errors import InvalidRequest, UnsupportedMediaType
-from ai_proxy_mw.schema.members import KNOWN, all_members, members
+from ai_proxy_mw.schema.members import KNOWN, MOST_VALUES, all_members, members
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Headers
@@ -39,6 +39,10 @@ JSON_ENDPOINTS = frozenset(
     }
 )
 """Endpoints whose body is a JSON object that names a model."""
+
+_OF_NUMBERS = ("POST /completions", "POST /embeddings")
+_MOST_NUMBERS = 1_000_000
+"""Values in a body of tokens, which are small."""
 
 # They run no model, whatever their body says.
 _NO_MODEL = frozenset(
@@ -97,7 +101,7 @@ class Call:
 
     def __init__(self, endpoint: str, body: bytes) -> None:
         self.endpoint = endpoint
-        self.members = members(body)
+        self.members = members(body, _MOST_NUMBERS if endpoint in _OF_NUMBERS else MOST_VALUES)
         self.media: Sequence[Found] = ()
         self.pictures: Sequence[Picture] = ()
         self._body = body

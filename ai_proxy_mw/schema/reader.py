@@ -23,10 +23,6 @@ from ai_proxy_mw.schema.typed import Typed, Unfit
 
 _BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Unfit)
 
-_OF_NUMBERS = ("POST /completions", "POST /embeddings")
-_MOST_NUMBERS = 1_000_000
-"""In a body of tokens: a list of one of them takes twenty times what it takes as JSON."""
-
 _SLICE = 256 * 1024
 
 
@@ -65,8 +61,6 @@ class Reader:
 
     def _found(self, endpoint: str, body: bytes) -> tuple[list[Found], bool]:
         """The media of a body, and whether it holds something that the typed decoder cannot."""
-        if endpoint in _OF_NUMBERS:
-            check_complexity(body, _MOST_NUMBERS)
         try:
             return _typed(endpoint, self.strict).decode(body), False
         except _BAD:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from contextlib import suppress
@@ -128,6 +130,9 @@ FLOODS = {
     "unknown members": BEFORE
     + b'"Hi"}]%b}' % b"".join(b',"%x":0' % number for number in range(8 * MIB // 10)),
     "mistakes": b'{"model":"m","messages":[%b1]}' % LISTS,
+    "short strings": BEFORE + b'"Hi"}],"modalities":[%b"a"]}' % (b'"aa",' * (8 * MIB // 5)),
+    "decisive strings": BEFORE + b'"Hi"}],"x":[%b"a"]}' % (b'"model",' * MIB),
+    "pictures": BEFORE + b"[%b1]}]}" % (b'{"type":"image_url","image_url":{"url":""}},' * 200_000),
 }
 
 
@@ -136,6 +141,43 @@ def test_a_flood_of_values_takes_little_memory(name: str) -> None:
     body = FLOODS[name]
     for reader in (READER, DEEP):
         assert peak(reader.read, CHAT, body) < 2 * len(body)
+
+
+def test_a_flood_of_strings_is_refused_before_they_are_made() -> None:
+    flood = b'{"model":"m","input":[%b"a"]}' % (b'"aa",' * 300_000)
+    with pytest.raises(InvalidRequest) as caught:
+        READER.read("POST /moderations", flood)
+    assert caught.value.code == "request_too_complex"
+
+
+def test_commas_and_brackets_in_texts_are_no_values() -> None:
+    table = "[1],\"{\"," * 100_000
+    body = json.dumps(question(messages=[{"role": "user", "content": table}])).encode()
+    for reader in (READER, DEEP):
+        assert reader.read(CHAT, body).model == "m"
+
+
+NAME_OF_ESCAPES = r"""
+from pathlib import Path
+from ai_proxy_mw.schema.members import members
+
+def most():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+body = b'{"model":"a","x":{"model":1},"%b":1}' % (b"\\" * 2**21)
+before = most()
+members(body)
+print(most() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory from /proc")
+def test_a_name_of_many_escapes_takes_little_memory() -> None:
+    """That of the regular expressions' engine, of which tracemalloc knows nothing."""
+    ran = subprocess.run(
+        [sys.executable, "-c", NAME_OF_ESCAPES], capture_output=True, text=True, check=True
+    )
+    assert int(ran.stdout) < 100 * 1024  # more where each escape is kept in mind
 
 
 def test_a_flood_of_numbers_is_refused() -> None:
