@@ -47,6 +47,7 @@ def _without(body: bytes, long_strings: Iterable[bytes | memoryview]) -> bytes:
     pieces = []
     position = 0
     for text in long_strings:
+        # From the quote on: nothing that is cut out begins in the middle of an escape.
         start = _find(body, text, position)
         if start is not None:
             pieces.append(body[position:start])
@@ -57,8 +58,8 @@ def _without(body: bytes, long_strings: Iterable[bytes | memoryview]) -> bytes:
 def _find(body: bytes, text: bytes | memoryview, position: int) -> int | None:
     if len(text) <= _BEGINNING:
         return None
-    beginning = bytes(text[:_BEGINNING])
+    beginning = b'"' + text[:_BEGINNING]
     start = body.find(beginning, position)
-    while start >= 0 and not body.startswith(text, start):
+    while start >= 0 and not body.startswith(text, start + 1):
         start = body.find(beginning, start + 1)
-    return start if start >= 0 else None
+    return start + 1 if start >= 0 else None

@@ -51,7 +51,7 @@ class Reader:
         found, is_new = self._found(endpoint, body)
         call.media = found
         call.pictures = self._judged(found)
-        if found or is_new or self.deep:
+        if found or is_new or self.deep or _typed(endpoint, self.strict).may_hold_media(body):
             refuse_doubles(body, [each.value for each in found])
         return call
 

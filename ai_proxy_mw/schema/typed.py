@@ -6,6 +6,7 @@ or to let something new pass.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from itertools import count
@@ -47,6 +48,8 @@ _NOTHING: Mapping[str, Any] = {}
 _NULL = msgspec.Raw(b"null")
 _numbers = count()
 
+_ESCAPED_LETTER = re.compile(rb"\\u00[4567]")
+
 
 class Seen(NamedTuple):
     """Media with the way to it, from the inside to the outside."""
@@ -68,9 +71,23 @@ class Typed:
     """
 
     def __init__(self, body: Fields, *, strict: bool) -> None:
-        kind, looks = _Maker(strict).make(body)
+        maker = _Maker(strict)
+        kind, looks = maker.make(body)
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
         self._looks = looks
+        names = "|".join(sorted(maker.media_names))
+        self._media_names = re.compile(f'"(?:{names})"'.encode()) if names else None
+
+    def may_hold_media(self, body: bytes) -> bool:
+        """Whether a member that media stand in is in a body, wherever it is and however written.
+
+        Of two members of one name the decoder sees one, and media may be in the other.
+        """
+        if self._media_names is None:
+            return False
+        if self._media_names.search(body):
+            return True
+        return b"\\" in body and _ESCAPED_LETTER.search(body) is not None
 
     def decode(self, body: bytes) -> list[Found]:
         """The media in a body.
@@ -83,10 +100,14 @@ class Typed:
 
 
 class _Maker:
-    """Types of msgspec for kinds, each with how media in it are found."""
+    """Types of msgspec for kinds, each with how media in it are found.
+
+    `media_names` are the names of the members that they stand in.
+    """
 
     def __init__(self, strict: bool) -> None:
         self._strict = strict
+        self.media_names: set[str] = set()
 
     def make(self, kind: Kind) -> Made:
         made, looks = self._plain(kind)
@@ -166,6 +187,8 @@ class _Maker:
         types = dict(more)
         needed = kind.needed + needed
         for name, each in kind.fields.items():
+            if any(isinstance(one, Media) for one in getattr(each, "kinds", (each,))):
+                self.media_names.add(name)
             if isinstance(each, Media):
                 media.append((name, each))
                 types[name] = msgspec.Raw

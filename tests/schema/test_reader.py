@@ -219,6 +219,44 @@ def test_doubles_are_found_however_deep(body: bytes) -> None:
     refuse_doubles(body.replace(b"a", b"z", 1).replace(b'"c":1,', b'"d":1,'))
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}],"content":""}',
+        b'{"role":"user","content":[{"type":"file","file":{"file_data":"x"}}],"content":""}',
+        b'{"role":"user","content":[{"type":"image_url","im\\u0061ge_url":"x"}],"content":""}',
+    ],
+)
+def test_media_cannot_stand_in_the_first_of_two_members(message: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        READER.read(CHAT, b'{"model":"m","messages":[%b]}' % message)
+    assert caught.value.code == "duplicate_parameter"
+
+
+def test_a_long_string_is_not_cut_out_of_another_one() -> None:
+    long = b"//uQ" + b"A" * 60
+    refuse_doubles(b'{"text":"\\%b","audio":"%b"}' % (long, long), [long])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}],"content":""}',
+        b'{"role":"user","content":[{"type":"file","file":{"file_data":"x"}}],"content":""}',
+        b'{"role":"user","content":[{"type":"image_url","im\\u0061ge_url":"x"}],"content":""}',
+    ],
+)
+def test_media_cannot_stand_in_the_first_of_two_members(message: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        READER.read(CHAT, b'{"model":"m","messages":[%b]}' % message)
+    assert caught.value.code == "duplicate_parameter"
+
+
+def test_a_long_string_is_not_cut_out_of_another_one() -> None:
+    long = b"//uQ" + b"A" * 60
+    refuse_doubles(b'{"text":"\\%b","audio":"%b"}' % (long, long), [long])
+
+
 def test_long_strings_need_not_be_looked_at() -> None:
     long = b"A" * 100_000
     body = b'{"a":"%b","b":["%b-","%b"],"c":{"d":1,"d":2}}' % (b"A" * 99_000, long, long)
