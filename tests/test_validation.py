@@ -334,6 +334,56 @@ def test_what_a_model_cannot_do_is_said_with_those_that_can(serve: Serve) -> Non
         assert served.chat(question(model="fake-blind", tools=tools)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"models": ["dear"]},
+        {"fallbacks": [{"model": "dear"}]},
+        {"tools": [{"type": "image_generation", "model": "dear"}]},
+    ],
+)
+def test_an_alias_is_not_what_another_model_is_called(serve: Serve, more: dict[str, Any]) -> None:
+    """Upstream, that name would be of the model that it stands before here."""
+    with serve(models=Models(aliases={"dear": "fake-1"})) as served:
+        assert served.refused(question(**more))[1] == "alias_beside_model"
+        assert served.chat(question(model="dear", models=["fake-1"])).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b'"svg":{"model":"dear"}',
+        b'"svg":{"model":"dear","model":null}',
+        b'"svg":{"m\\u006fdel":"dear"}',
+        b'"fallbacks":[{"model":"dear"}]',
+        b'"tools":[{"type":"image_generation","model":"dear","model":"fake-1"}]',
+    ],
+)
+def test_no_other_model_runs_beside_an_allowed_one(serve: Serve, more: bytes) -> None:
+    body = b'{"model":"fake-1","prompt":"a cat",%b}' % more
+    with serve(models=["fake-*"]) as served:
+        answer = served.client.post("/images/generations", content=body, headers=JSON)
+        assert answer.status_code in (400, 403)
+        assert served.fake.requests == []
+        body = b'{"model":"fake-1","prompt":"a cat","svg":{"model":"fake-2"}}'
+        answer = served.client.post("/images/generations", content=body, headers=JSON)
+        assert answer.status_code == 200
+
+
+def test_official_clients_may_send_their_queries_where_models_are_held(serve: Serve) -> None:
+    with serve(models=["fake-*"]) as served:
+        for query in ("beta=true", "api-version=2026-01-01-preview&beta=true"):
+            assert served.client.post(f"/chat/completions?{query}", json=question()).is_success
+        for query in ("model=x", "beta=true&model=x", "beta=truemodel=x", "beta=true;model=x"):
+            answer = served.client.post(f"/chat/completions?{query}", json=question())
+            assert answer.status_code == 400
+
+
+def test_a_model_of_any_length_is_not_repeated(serve: Serve) -> None:
+    with serve(models=["fake-*"]) as served:
+        assert len(served.chat(question(model="\n" * 100_000)).content) < 2000
+
+
 def test_caps_shorten_or_refuse(serve: Serve) -> None:
     with serve(caps=Caps(max_output_tokens=50)) as served:
         assert served.sent(question())["max_completion_tokens"] == 50
@@ -353,7 +403,33 @@ def test_caps_of_answers_messages_and_tools(serve: Serve) -> None:
         assert served.refused(four) == ("messages", "array_above_max_length")
         tools = [{"type": "function", "function": {"name": "f"}}]
         assert served.refused(question(tools=tools)) == ("tools", "no_tools_here")
+        for name, value in (("mcp_servers", [{"name": "x"}]), ("web_search_options", {})):
+            assert served.refused(question(**{name: value})) == (name, "no_tools_here")
         assert served.chat(question(n=2, tools=None)).status_code == 200
+
+
+def test_the_best_of_many_is_as_many(serve: Serve) -> None:
+    body = {"model": "fake-1", "prompt": "Hi", "best_of": 3}
+    with serve(caps=Caps(max_n=2)) as served:
+        answer = served.client.post("/completions", json=body)
+        assert answer.json()["error"]["param"] == "best_of"
+
+
+def test_texts_to_embed_are_no_conversation(serve: Serve) -> None:
+    with serve(caps=Caps(max_messages=2)) as served:
+        body = {"model": "fake-1", "input": ["one", "two", "three"]}
+        assert served.client.post("/embeddings", json=body).status_code == 200
+        answer = served.client.post(
+            "/responses", json={**body, "input": [{"role": "user", "content": "Hi"}] * 3}
+        )
+        assert answer.json()["error"]["param"] == "input"
+
+
+@pytest.mark.parametrize("value", [1e9, "1000"])
+def test_caps_hold_without_validation(serve: Serve, value: Any) -> None:
+    with serve(caps=Caps(max_output_tokens=50, max_n=2), validate=False) as served:
+        for name in ("max_tokens", "n"):
+            assert served.refused(question(**{name: value})) == (name, "invalid_type")
 
 
 # -- checks ------------------------------------------------------------------------------------
@@ -396,6 +472,12 @@ def test_checks_refuse_rewrite_and_let_pass(serve: Serve) -> None:
         assert served.refused(secret) == ("messages", "secret_found")
         # Whoever reads the first of two would have read another one than the check did.
         twice = b'{"model":"fake-1","messages":[{"role":"user","content":"secret","content":"x"}]}'
+        assert served.refused(twice) == (None, "duplicate_parameter")
+
+
+def test_without_validation_checks_see_all_there_is(serve: Serve) -> None:
+    twice = b'{"model":"fake-1","messages":[{"role":"user","content":"secret","content":"x"}]}'
+    with serve(checks=[lambda call: None], validate=False) as served:
         assert served.refused(twice) == (None, "duplicate_parameter")
 
 

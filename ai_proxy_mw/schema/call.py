@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from ai_proxy_mw._errors import InvalidRequest, UnsupportedMediaType
+from ai_proxy_mw.schema.doubles import refuse_doubles
 from ai_proxy_mw.schema.members import KNOWN, MOST_VALUES, all_members, members
 
 if TYPE_CHECKING:
@@ -61,18 +62,26 @@ _NO_MODEL = frozenset(
 # Some upstreams take further models that may answer in the place of the first.
 _OTHER_MODELS = ("models", "fallbacks")
 
+# What may have a model of its own: some tools, such as the one that draws, and the drawing of SVG.
+_MAY_NAME_ONE = re.compile(rb'"model"|\\u00[4567]')
 
-class _Tool(msgspec.Struct):
-    """Some tools, such as the one that draws, run a model of their own."""
 
+class _Part(msgspec.Struct):
     model: Any = None
+
+
+class _Other(msgspec.Struct):
+    """LiteLLM takes such in the place of a name, with further members of the call."""
+
+    model: str
 
 
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _flag = msgspec.json.Decoder(bool)
-_names = msgspec.json.Decoder(list[str])
+_others = msgspec.json.Decoder(list[str | _Other])
+_part = msgspec.json.Decoder(_Part)
+_parts = msgspec.json.Decoder(list[_Part])
 _text = msgspec.json.Decoder(str)
-_tools = msgspec.json.Decoder(list[_Tool])
 
 
 class Call:
@@ -115,10 +124,23 @@ class Call:
 
     @property
     def other_models(self) -> list[str]:
-        """Models that may answer in the place of `model`, as some upstreams take them."""
-        named = [name for key in _OTHER_MODELS for name in self._decoded(key, _names) or []]
-        tools = self._decoded("tools", _tools) or []
-        return named + [str(tool.model) for tool in tools if tool.model is not None]
+        """Models that may answer in the place of `model` or beside it, as some upstreams take them.
+
+        Raises InvalidRequest where two decoders could read two models.
+        """
+        named = [
+            other if isinstance(other, str) else other.model
+            for name in _OTHER_MODELS
+            for other in self._once(name, _others) or []
+        ]
+        parts = [*(self._once("tools", _parts) or []), self._once("svg", _part)]
+        return named + [str(each.model) for each in parts if each and each.model is not None]
+
+    def _once(self, name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+        raw = self.members.get(name)
+        if raw is not None and _MAY_NAME_ONE.search(memoryview(raw)):
+            refuse_doubles(bytes(memoryview(raw)))
+        return self._decoded(name, decoder)
 
     def get(self, name: str) -> Any:
         """A member of the body, decoded anew with each call; None if it is not there."""
@@ -159,7 +181,7 @@ class Call:
         self.stream: bool = self._decoded("stream", _flag) or False
 
     def gives(self, name: str) -> bool:
-        """Whether a member is there, and is neither null nor an empty list."""
+        """Whether a member that is looked at is there, and is neither null nor an empty list."""
         raw = self.members.get(name)
         return raw is not None and raw not in (_NULL, _EMPTY)
 

@@ -35,7 +35,8 @@ class Documents:
         if self._count > self._files.max_count:
             message = f"The request has more than {self._files.max_count} files."
             raise InvalidRequest(message, param=found.param, code="too_many_files")
-        if found.kind == "file_link":
+        # OpenRouter takes an address in the place of the data, too.
+        if found.kind == "file_link" or _is_address(found.value):
             link_of(found, "file", "invalid_file")
             return
         text, declared = found.value, found.declared
@@ -43,6 +44,10 @@ class Documents:
             media_type, text = data_url_of(found, "file", "invalid_file")
             declared = media_type or declared
         judge_file(base64_of(text, "file", found.param), declared, self._files, found.param)
+
+
+def _is_address(value: bytes | memoryview) -> bool:
+    return bytes(value[:6]).lower().startswith((b"http:", b"https:"))
 
 
 def judge_file(source: Source, declared: str | None, files: Files, param: str) -> str:

@@ -19,8 +19,8 @@ DECISIVE = (
 """What decides on who may and what it costs: nobody may read two meanings out of it."""
 
 KNOWN = (
-    *DECISIVE, "instructions", "quality", "response_format", "size", "stream_options", "system",
-    "text",
+    *DECISIVE, "instructions", "mcp_servers", "quality", "response_format", "size",
+    "stream_options", "system", "text", "web_search_options",
 )  # fmt: skip
 """The names that are looked for; of the others nothing is kept, however many there are."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ai_proxy_mw._hooks import hook
 from ai_proxy_mw.schema.call import Call
+from ai_proxy_mw.schema.doubles import refuse_doubles
 
 if TYPE_CHECKING:
     from ai_proxy_mw._checks import Check
@@ -29,6 +30,8 @@ class ChecksStage:
 
     async def _checked(self, request: Request, call: Call) -> Call:
         given = call
+        if self._reader is None:
+            refuse_doubles(call.body())  # as the reader has done for who has one
         for check in self._checks:
             answer = await check(request, call)
             if answer is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ class InlineStage:
             nonlocal room
             assert link.url is not None
             fetched = await self._fetcher.fetch(link.url, param=link.param)
-            room -= len(fetched.data)
+            room -= len(fetched.data) * times[link.url]
             if room < 0:
                 raise InvalidRequest(
                     f"The pictures of this request have more than {self._max_total_bytes} bytes.",
@@ -51,7 +52,8 @@ class InlineStage:
                 )
             return fetched
 
-        # One address that is there twice is fetched once.
+        # One address that is there twice is fetched once, and takes its room twice.
+        times = Counter(link.url for link in links)
         first = {link.url: link for link in reversed(links)}
         tasks = {url: asyncio.create_task(fetch(link)) for url, link in first.items()}
         try:
@@ -67,9 +69,16 @@ def _inlined(call: Call, links: Sequence[Picture], fetched: Sequence[Fetched]) -
     for link, picture in zip(links, fetched, strict=True):
         top, *way, last = [name or int(index) for name, index in _STEP.findall(link.param)]
         place = members.setdefault(str(top), call.get(str(top)))
-        for step in way[:-1]:
-            place = place[step]
-        _put(place, way[-1], last, picture)
+        try:
+            for step in way[:-1]:
+                place = place[step]
+            _put(place, way[-1], last, picture)
+        except (AttributeError, LookupError, TypeError):
+            # The names of variables are the caller's own, and may hold what parts a path.
+            message = (
+                "A picture by its address cannot be put in here: give its variable a plain name."
+            )
+            raise InvalidRequest(message, param=link.param, code="invalid_value") from None
     return call.replace(**members)
 
 

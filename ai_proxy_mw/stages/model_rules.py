@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ai_proxy_mw._caps import Caps
 from ai_proxy_mw._errors import InvalidRequest, ModelNotAllowed
@@ -27,6 +28,12 @@ _MOST = {
 """Where a call says how long its answer may be; the first is written where none is."""
 
 _LONGEST_NAME = 256
+
+_NAMES_NO_MODEL = re.compile(rb"(?:(?:beta=true|api-version=[A-Za-z0-9.-]+)(?:&|$))*")
+"""Queries that the official clients of Anthropic and of Azure send with each call."""
+
+_TOOLS = ("tools", "functions", "mcp_servers", "web_search_options")
+"""Members that give a model something to use."""
 
 _MEDIA: dict[str, Ability] = {
     "image": "vision",
@@ -67,7 +74,7 @@ class ModelRulesStage:
             asked = [(request.path or "").removeprefix("/models/")]
         elif not runs_a_model(request.endpoint):
             return
-        elif request.query:
+        elif not _NAMES_NO_MODEL.fullmatch(request.query):
             raise InvalidRequest("You may use certain models only, and a query could name another.")
         elif request.endpoint in self._seen_in_passing:
             return
@@ -77,12 +84,19 @@ class ModelRulesStage:
             asked = [request.call.model, *request.call.other_models]
         for model in asked:
             if not self._models.allows_to(request.identity, model):
-                raise ModelNotAllowed(f"You may not use the model {model!r}.")
+                raise ModelNotAllowed(f"You may not use the model {model[:_LONGEST_NAME]!r}.")
 
     def _renamed(self, call: Call) -> Call:
-        if call.model is None:
+        if not self._models.aliases:
             return call
-        real = self._models.real(call.model)
+        for other in call.other_models:
+            if other in self._models.aliases:
+                # What has that name upstream is another model than the one that is meant here.
+                raise InvalidRequest(
+                    f"Name the model {other!r} as 'model', or by its own name.",
+                    code="alias_beside_model",
+                )
+        real = None if call.model is None else self._models.real(call.model)
         return call if real == call.model else call.replace(model=real)
 
     def _check_abilities(self, call: Call) -> None:
@@ -107,10 +121,14 @@ class ModelRulesStage:
 
     def _capped(self, call: Call) -> Call:
         caps = self._caps
-        if not caps.tools and (call.gives("tools") or call.gives("functions")):
-            raise InvalidRequest("Tools may not be used here.", param="tools", code="no_tools_here")
+        if not caps.tools:
+            for name in _TOOLS:
+                if call.gives(name):
+                    message = "Tools may not be used here."
+                    raise InvalidRequest(message, param=name, code="no_tools_here")
         if caps.max_n is not None:
             _check_cap(call, "n", caps.max_n)
+            _check_cap(call, "best_of", caps.max_n)
         if caps.max_messages is not None:
             _check_length(call, caps.max_messages)
         if caps.max_output_tokens is not None:
@@ -125,7 +143,7 @@ class ModelRulesStage:
         if self._caps.on_excess == "refuse":
             for name in given:
                 _check_cap(call, name, most)
-        longer = [name for name, value in given.items() if isinstance(value, int) and value > most]
+        longer = [name for name, value in given.items() if _whole(value, name) > most]
         return call.replace(**dict.fromkeys(longer, most)) if longer else call
 
 
@@ -144,7 +162,7 @@ def _wanted(call: Call) -> Iterator[tuple[Ability, str]]:
 
 def _check_cap(call: Call, name: str, most: int) -> None:
     value = call.get(name)
-    if isinstance(value, int) and value > most:
+    if value is not None and _whole(value, name) > most:
         raise InvalidRequest(
             f"Invalid '{name}': at most {most} is taken here, but got {str(value)[:64]}.",
             param=name,
@@ -152,8 +170,17 @@ def _check_cap(call: Call, name: str, most: int) -> None:
         )
 
 
+def _whole(value: Any, name: str) -> int:
+    """The number, which only an unjudged call can have in another way: as 1e9, or as a text."""
+    if isinstance(value, int):
+        return value
+    message = f"Invalid type for '{name}': expected an integer."
+    raise InvalidRequest(message, param=name, code="invalid_type")
+
+
 def _check_length(call: Call, most: int) -> None:
-    for name in ("messages", "input"):
+    # Elsewhere, `input` is no conversation but texts that have nothing to do with each other.
+    for name in ("messages", "input") if call.endpoint == "POST /responses" else ("messages",):
         value = call.get(name)
         if isinstance(value, list) and len(value) > most:
             raise InvalidRequest(
