@@ -150,7 +150,12 @@ PLAIN = b'{"model":"fake-1",' + REST
         (b'{"model":"fake-1","mod\\u0065l":"gpt-5",' + REST, {}, 400, "duplicate_parameter"),
         (b'{"model":["fake-1"],' + REST, {}, 400, "invalid_type"),
         (PLAIN[:-1], {}, 400, "invalid_json"),
-        (b'{"model":"fake-1","fallbacks":[{"model":"gpt-5"}],' + REST, {}, 400, "invalid_type"),
+        (
+            b'{"model":"fake-1","fallbacks":[{"model":"gpt-5"}],' + REST,
+            {},
+            403,
+            "model_not_allowed",
+        ),
         (b"x" * 10_001, {}, 413, "request_too_large"),
         (b"\x1f\x8b", {"content-encoding": "gzip"}, 400, "invalid_content_encoding"),
         (PLAIN, {"content-encoding": "compress"}, 415, "unsupported_content_encoding"),
