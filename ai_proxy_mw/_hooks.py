@@ -20,12 +20,12 @@ Hook = Callable[["Request", Any], Awaitable[Any]]
 def hook(function: Callable[[Any], Any], name: str) -> Hook:
     """The function, to be awaited. `name` is the argument that it was given as."""
     if is_async(function):
-        return lambda _, given: function(given)
+        return lambda _, given: _awaited(function(given), name)
 
     async def call(request: Request, given: object) -> Any:
         answer = await request.run_sync(partial(_call, function, given, name))
         if inspect.isawaitable(answer):  # a plain function that hands out a coroutine
-            answer = await answer
+            answer = await _awaited(answer, name)
         return answer
 
     return call
@@ -38,6 +38,17 @@ def is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - whether its instances are awaited
     )
+
+
+async def _awaited(answer: Awaitable[T], name: str) -> T:
+    try:
+        return await answer
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # It waited for something that was cancelled; nobody has cancelled the call.
+        raise RuntimeError(f"{name} raised CancelledError") from error
 
 
 def _call(function: Callable[[Any], T], given: object, name: str) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
@@ -481,6 +482,16 @@ def test_without_validation_checks_see_all_there_is(serve: Serve) -> None:
         assert served.refused(twice) == (None, "duplicate_parameter")
 
 
+def test_a_check_that_is_cancelled_is_a_500(serve: Serve) -> None:
+    async def check(call: Call) -> None:
+        raise asyncio.CancelledError
+
+    with serve(checks=[check]) as served:
+        answer = served.chat(question())
+        assert answer.status_code == 500
+        assert served.fake.requests == []
+
+
 def test_a_check_that_only_looks_leaves_the_bytes_alone(serve: Serve) -> None:
     body = b'{ "model":"fake-1","messages":[{"role":"user","content":"\\u0048i"}] }'
     with serve(checks=[lambda call: None]) as served:
@@ -629,7 +640,24 @@ def test_what_cannot_be_fetched_is_told_with_its_place(serve: Serve) -> None:
         small = Images(urls="inline", max_total_bytes=100, **NEAR)
         with serve(images=small) as served:
             assert served.refused(looking(data_url(png()), f"{url}/0"))[1] == "image_too_large"
+            # It would be fetched once and sent twice.
+            assert served.refused(looking(f"{url}/0", f"{url}/0"))[1] == "image_too_large"
             assert served.chat(looking(f"{url}/0")).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["a.b", "a.image_url", "[0]", "x" * 100])
+def test_a_variable_of_any_name_may_hold_a_picture(serve: Serve, name: str) -> None:
+    with pictures(png()) as (url, _), serve(images=Images(urls="inline", **NEAR)) as served:
+        part = {"type": "input_image", "image_url": f"{url}/0"}
+        other = {"type": "new", "b": part}
+        prompt = {"id": "pmpt_1", "variables": {"a": other, name: part}}
+        answer = served.client.post("/responses", json={"model": "fake-1", "prompt": prompt})
+        assert answer.json()["error"]["code"] == "invalid_value"
+        assert served.fake.requests == []
+        prompt = {"id": "pmpt_1", "variables": {"a": part}}
+        answer = served.client.post("/responses", json={"model": "fake-1", "prompt": prompt})
+        sent = json.loads(served.fake.requests[-1].body)
+        assert sent["prompt"]["variables"]["a"]["image_url"] == data_url(png())
 
 
 # -- uploads -------------------------------------------------------------------------------------

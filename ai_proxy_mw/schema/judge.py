@@ -6,6 +6,7 @@ of part that is new.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -112,9 +113,8 @@ class Judge:
                 raise missing(below(param, name))
         problem = None if kind.rule is None else kind.rule(partial(_get, value))
         if problem is not None:
-            raise InvalidRequest(
-                problem.message, param=below(param, problem.name), code=problem.code
-            )
+            at = f"{param}.{problem.name}" if param else problem.name  # it may be a way
+            raise InvalidRequest(problem.message, param=at, code=problem.code)
 
     def _media(self, kind: Media, value: str, param: str) -> None:
         inside = msgspec.json.encode(value)[1:-1]  # as it can stand in a body
@@ -221,6 +221,8 @@ def below(param: str, name: str) -> str:
     """The path of a member."""
     # A name that a caller has made up may be of any length and hold anything.
     shown = name if len(name) <= _LONGEST else name[:_LONGEST] + "…"
+    if not _PLAIN_NAME.fullmatch(name):  # it could be read as a way of several steps
+        return f'{param}["{shown}"]'
     return f"{param}.{shown}" if param else shown
 
 
@@ -230,6 +232,8 @@ def _shown(value: object) -> str:
 
 
 _WORD = Text()
+
+_PLAIN_NAME = re.compile(r'[^.\[\]"]+')
 
 _LONGEST = 64
 """Characters of a caller's own words that an error repeats."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.schema.call import Call
     from ai_proxy_mw.schema.pictures import Picture
 
+_PLAIN = re.compile(r'[^"…]+')
 _STEP = re.compile(r"([^.\[\]]+)|\[([0-9]+)\]")
 
 
@@ -32,6 +33,7 @@ class InlineStage:
         if call is not None:
             links = [picture for picture in call.pictures if picture.url is not None]
             if links:
+                _check_ways(links)
                 sent = sum(picture.size for picture in call.pictures)
                 fetched = await self._fetch(links, self._max_total_bytes - sent)
                 # Tens of megabytes at the worst, which would hold up all other calls.
@@ -64,21 +66,22 @@ class InlineStage:
         return [tasks[link.url].result() for link in links]
 
 
+def _check_ways(links: Sequence[Picture]) -> None:
+    # The names of a prompt's variables are the caller's own; such are written in quotes, or cut.
+    for link in links:
+        if not _PLAIN.fullmatch(link.param):
+            message = "Give the variable of a picture a short name without dots and brackets."
+            raise InvalidRequest(message, param=link.param, code="invalid_value")
+
+
 def _inlined(call: Call, links: Sequence[Picture], fetched: Sequence[Fetched]) -> Call:
     members: dict[str, Any] = {}
     for link, picture in zip(links, fetched, strict=True):
         top, *way, last = [name or int(index) for name, index in _STEP.findall(link.param)]
         place = members.setdefault(str(top), call.get(str(top)))
-        try:
-            for step in way[:-1]:
-                place = place[step]
-            _put(place, way[-1], last, picture)
-        except (AttributeError, LookupError, TypeError):
-            # The names of variables are the caller's own, and may hold what parts a path.
-            message = (
-                "A picture by its address cannot be put in here: give its variable a plain name."
-            )
-            raise InvalidRequest(message, param=link.param, code="invalid_value") from None
+        for step in way[:-1]:
+            place = place[step]
+        _put(place, way[-1], last, picture)
     return call.replace(**members)
 
 

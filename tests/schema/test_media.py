@@ -56,6 +56,14 @@ def judged(
     return judge(found, images or Images(), audio or Audio(), files or Files())
 
 
+@pytest.mark.parametrize("value", [b"https://x.example/a.pdf", b"HTTP:\\/\\/x.example\\/a.pdf"])
+def test_a_file_may_be_given_by_its_address_in_the_place_of_its_data(value: bytes) -> None:
+    judged(Found("file", "p", value))
+    with pytest.raises(InvalidRequest) as caught:
+        judged(Found("file", "p", value.replace(b"x.", b"user@x.")))
+    assert caught.value.code == "invalid_file"
+
+
 def image(value: bytes | memoryview, param: str = "p") -> Found:
     return Found("image", param, value)
 

@@ -56,7 +56,7 @@ def test_a_map_of_media() -> None:
     long = b"n" * 99
     body = b'{"a":"text","b.c":{"url":"u"},"%b":{"url":"v"}}' % long
     assert found(kind, body) == [
-        ("image", "x.b.c.url", "u", None),
+        ("image", 'x["b.c"].url', "u", None),
         ("image", "x." + "n" * 64 + "….url", "v", None),
     ]
 
