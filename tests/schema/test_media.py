@@ -199,7 +199,7 @@ WRONG: list[tuple[str, Found]] = [
     ("invalid_base64", Found("image_data", "p", b"####", "image/png")),
     ("invalid_base64", Found("audio", "p", b"", "wav")),
     ("invalid_base64", Found("audio", "p", b"AAA", "wav")),
-    ("invalid_base64", Found("file", "p", b"https://a.example/b.pdf")),
+    ("invalid_base64", Found("file", "p", b"ftp://a.example/b.pdf")),
     ("invalid_base64", Found("file", "p", b"data:application/pdf;base64,****")),
     ("unsupported_image_format", image(url(SVG, "image/svg+xml"))),
     ("unsupported_image_format", image(url(SVG))),
