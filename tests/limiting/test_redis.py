@@ -53,6 +53,7 @@ def uri(server: RedisServer) -> str:
     return server.uri
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_four_processes_let_in_exactly_as_many_as_may(uri: str, strategy: str) -> None:
     command = [sys.executable, "-m", "tests.limiting.hammer", uri, strategy, "200"]

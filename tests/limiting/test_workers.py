@@ -18,6 +18,8 @@ from tests.limiting.borders import calm_rate
 from tests.redis_servers import redis_executable, serve_redis
 from tests.servers import Process, gunicorn, serve_process, uvicorn_command
 
+pytestmark = pytest.mark.slow
+
 QUESTION = json.dumps({"model": "fake-1", "messages": [{"role": "user", "content": "Hi"}]})
 CONNECTIONS = 16
 CALLS = 15  # on each

@@ -156,6 +156,7 @@ def test_a_slow_hook_blocks_nobody_else(served: Served) -> None:
     assert answered[-1] == "slow"
 
 
+@pytest.mark.slow
 def test_no_user_ever_sees_anothers_identity(served: Served) -> None:
     def calls(user: str) -> None:
         with signed_in(served, user) as client:

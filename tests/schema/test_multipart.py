@@ -475,6 +475,7 @@ def test_a_wrong_upload_is_told_the_same_in_whatever_pieces_it_comes(case: str) 
         assert verdict(body, endpoint, TYPE, *range(step, len(body), step)) == (param, code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in GOOD if len(GOOD[case][1]) < 4 * KIB])
 def test_a_good_upload_passes_in_whatever_pieces_it_comes(case: str) -> None:
     endpoint, body = GOOD[case]

@@ -277,6 +277,7 @@ def test_a_slow_upload_arrives_as_it_was_sent(house: House) -> None:
     assert house.fake.requests[0].body == b"".join(pieces)
 
 
+@pytest.mark.slow
 def test_100_mb_pass_in_little_memory(tmp_path: Path) -> None:
     fake = FakeUpstream(keep_body=0)
     with fake.serve() as upstream:

@@ -36,6 +36,8 @@ FORK_AMID = """
 import asyncio, os, sys, threading
 from ai_proxy_mw.stores.disk_limits import DiskStorage
 
+pytestmark = pytest.mark.slow
+
 storage = DiskStorage(sys.argv[1])
 begun = threading.Event()
 

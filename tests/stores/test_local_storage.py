@@ -48,6 +48,7 @@ def test_nothing_waits() -> None:
     assert _at_once(storage.reset()) == 3
 
 
+@pytest.mark.slow
 def test_keys_that_come_and_go_leave_nothing_behind() -> None:
     clock = Clock()
     storage = LocalStorage(clock=clock)

@@ -18,6 +18,8 @@ from ai_proxy_mw.upstream.native import NativeTransport
 from tests.transport._harness import every_kind, in_loop, outbound, transport, until, upload
 from tests.transport._raw_server import Peer, RawServer, Received
 
+pytestmark = pytest.mark.slow
+
 CALLS = 200
 ROUNDS = 3
 
