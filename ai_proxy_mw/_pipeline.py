@@ -64,7 +64,7 @@ def build(
         ModelRulesStage(rules.models, rules.caps, seen_in_passing=rules.uploads),
         ChecksStage(rules.checks, rules.reader) if rules.checks else None,
         None if rules.fetcher is None else InlineStage(rules.fetcher),
-        UploadsStage(rules.uploads, rules.models) if rules.uploads else None,
+        UploadsStage(rules.uploads, rules.models, rules.caps) if rules.uploads else None,
         BudgetStage(costs),
     ]
     handler: Handler = Relay(upstream, transport, outward)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import anthropic
+import httpx
 import msgspec
 import openai
 import pytest
@@ -528,3 +529,8 @@ def test_any_json_is_answered(path: str, data: Any) -> None:
 def test_exported_names() -> None:
     assert testing.__all__ == sorted(testing.__all__)
     assert all(hasattr(testing, name) for name in testing.__all__)
+
+
+def test_a_body_that_is_not_utf8_is_refused(server: FakeServer) -> None:
+    answer = httpx.post(f"{server.base_url}/chat/completions", content=b'{"a\xff":1}')
+    assert answer.status_code == 400

@@ -674,6 +674,17 @@ def transcribe(served: Served, model: str | None, **headers: str) -> tuple[int, 
     return answer.status_code, error.get("code")
 
 
+def test_uploads_are_held_to_the_cap_of_answers(serve: Serve) -> None:
+    def vary(served: Served, n: str) -> httpx.Response:
+        files = {"image": ("a.png", png())}
+        return served.client.post("/images/variations", data={"n": n}, files=files)
+
+    with serve(caps=Caps(max_n=2)) as served:
+        assert vary(served, "2").status_code == 200
+        error = vary(served, "3").json()["error"]
+        assert (error["param"], error["code"]) == ("n", "integer_above_max_value")
+
+
 def test_uploads_are_held_to_the_models_of_the_caller(serve: Serve) -> None:
     def identify(request: Request) -> Identity:
         models = request.headers.get("x-models")

@@ -9,6 +9,7 @@ from ai_proxy_mw._errors import InvalidRequest, ModelNotAllowed
 from ai_proxy_mw.schema.call import upload_type
 
 if TYPE_CHECKING:
+    from ai_proxy_mw._caps import Caps
     from ai_proxy_mw._http import Request, Response
     from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._incoming import Watcher
@@ -21,9 +22,10 @@ _ALSO_JSON = "POST /images/edits"
 
 
 class UploadsStage:
-    def __init__(self, uploads: Mapping[str, UploadRules], models: Models) -> None:
+    def __init__(self, uploads: Mapping[str, UploadRules], models: Models, caps: Caps) -> None:
         self._uploads = uploads
         self._models = models
+        self._max_n = caps.max_n
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         rules = self._uploads.get(request.endpoint)
@@ -46,19 +48,25 @@ class UploadsStage:
         content_type = upload_type(request.headers)
         if "model" not in rules.fields:
             return Scanner(content_type, rules)
-        named = _NamedModels(request.identity, self._models)
+        named = _NamedModels(request.identity, self._models, self._max_n)
         return _Watched(Scanner(content_type, rules, named.see), named)
 
 
 class _NamedModels:
-    """The models that an upload names, held to those that its caller may use."""
+    """The models that an upload names, held to those that its caller may use; and how many
+    answers it asks for.
+    """
 
-    def __init__(self, identity: Identity | None, models: Models) -> None:
+    def __init__(self, identity: Identity | None, models: Models, max_n: int | None) -> None:
         self._identity = identity
         self._models = models
+        self._max_n = max_n
         self._seen = False
 
     def see(self, name: str, value: str) -> None:
+        if name == "n" and self._max_n is not None and int(value) > self._max_n:
+            message = f"Invalid 'n': at most {self._max_n} is taken here, but got {value}."
+            raise InvalidRequest(message, param=name, code="integer_above_max_value")
         if name not in _MODEL_FIELDS:
             return
         self._seen = self._seen or name == "model"

@@ -100,7 +100,7 @@ class Call:
             raise Refusal("The request body is too large.", status=413)
         try:
             data = msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Refusal(f"We could not parse the JSON body of your request: {error}") from None
         if not isinstance(data, dict):
             raise Refusal("The JSON body of your request must be an object.")
