@@ -6,10 +6,15 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 import pytest
 from fastapi import FastAPI
 from flask import Flask
+from hypothesis import settings
 
 from ai_proxy_mw import AIProxy, AIProxyMiddleware, AIProxyWSGIMiddleware, Upstream
 from ai_proxy_mw.testing import FakeUpstream
 from tests.servers import gunicorn, serve_asgi, serve_process, serve_wsgi
+
+# How long one example takes says more about the machine than about the code.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 KEY = "sk-upstream-secret"
 

@@ -37,8 +37,9 @@ class Guarded:
 
     def send(self, method: str, target: str, *lines: bytes, body: bytes = b"") -> Got:
         first = f"{method} {target} HTTP/1.1\r\nHost: app\r\n".encode("latin-1")
-        typed = b"Content-Type: application/json\r\nContent-Length: %d" % len(body)
-        length = typed if body else b"X-No: body"
+        length = b"Content-Length: %d" % len(body) if body else b"X-No: body"
+        if body and not any(line.startswith(b"Content-Type:") for line in lines):
+            lines = (b"Content-Type: application/json", *lines)
         return exchange(self.url, first + b"\r\n".join([length, *lines, b"", body]))
 
     def nothing_passed(self) -> None:
