@@ -14,12 +14,13 @@ from ai_proxy_mw.schema.call import Call
 from ai_proxy_mw.schema.doubles import refuse_doubles
 from ai_proxy_mw.schema.found import Found
 from ai_proxy_mw.schema.judge import Judge
+from ai_proxy_mw.schema.looks import Unfit
 from ai_proxy_mw.schema.media import judge as judge_media
 from ai_proxy_mw.schema.members import check_complexity, not_an_object
 from ai_proxy_mw.schema.pictures import Picture, judge_picture
 from ai_proxy_mw.schema.sniffing.source import Plain
 from ai_proxy_mw.schema.tables import TABLES
-from ai_proxy_mw.schema.typed import Typed, Unfit
+from ai_proxy_mw.schema.typed import Typed
 
 _BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Unfit)
 

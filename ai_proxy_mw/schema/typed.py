@@ -7,16 +7,26 @@ or to let something new pass.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from itertools import count
 from operator import or_
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from ai_proxy_mw.schema.found import Found
-from ai_proxy_mw.schema.judge import below
+from ai_proxy_mw.schema.looks import (
+    NULL,
+    Looks,
+    Seen,
+    Unfit,
+    as_found,
+    in_list,
+    in_map,
+    in_struct,
+    look_at,
+)
 from ai_proxy_mw.schema.spec import (
     Anything,
     Either,
@@ -32,12 +42,6 @@ from ai_proxy_mw.schema.spec import (
     Whole,
 )
 
-Look = Callable[[Any, list["Seen"]], None]
-"""Appends the media in a decoded value, each with its way from there."""
-
-Looks = dict[type, Look]
-"""How media are found in a value of each type; other types, such as that of null, have none."""
-
 Made = tuple[Any, Looks]
 """A type for the decoder, and how media are found in what it makes."""
 
@@ -45,23 +49,9 @@ _OBJECT = msgspec.defstruct("_Object", [], gc=False)
 """Any object; of what is in it nothing is kept, so that it takes no memory."""
 
 _NOTHING: Mapping[str, Any] = {}
-_NULL = msgspec.Raw(b"null")
 _numbers = count()
 
 _ESCAPED_LETTER = re.compile(rb"\\u00[4567]")
-
-
-class Seen(NamedTuple):
-    """Media with the way to it, from the inside to the outside."""
-
-    way: list[str]
-    media: Media
-    raw: msgspec.Raw
-    declared: Any
-
-
-class Unfit(ValueError):
-    """A value that the typed decoder could not look at."""
 
 
 class Typed:
@@ -95,8 +85,8 @@ class Typed:
         Raises msgspec.DecodeError, UnicodeDecodeError, RecursionError or Unfit for what it refuses.
         """
         seen: list[Seen] = []
-        _look(self._looks, self._decoder.decode(body), seen)
-        return [_found(each) for each in seen]
+        look_at(self._looks, self._decoder.decode(body), seen)
+        return [as_found(each) for each in seen]
 
 
 class _Maker:
@@ -126,7 +116,7 @@ class _Maker:
             case ListOf():
                 item, looks = self.make(kind.item)
                 made = _sized(list[item], kind.least, kind.most)  # type: ignore[valid-type]
-                return made, {list: _in_list(looks)} if looks else {}
+                return made, {list: in_list(looks)} if looks else {}
             case MapOf():
                 return self._map(kind)
             case Fields():
@@ -143,7 +133,7 @@ class _Maker:
         value, looks = self.make(kind.value)
         key = _sized(str, 0, kind.longest)
         made = _sized(dict[key, value], 0, kind.most)  # type: ignore[valid-type]
-        return made, {dict: _in_map(looks)} if looks else {}
+        return made, {dict: in_map(looks)} if looks else {}
 
     def _variants(self, kind: Variants) -> Made:
         words = [word for word in kind.known if word != kind.default]
@@ -210,7 +200,7 @@ class _Maker:
             gc=False,  # JSON has no cycles
             **tag,
         )
-        return made, {made: _in_struct(looks, media)} if looks or media else {}
+        return made, {made: in_struct(looks, media)} if looks or media else {}
 
 
 def _text(kind: Text) -> Any:
@@ -247,7 +237,7 @@ def _trying(made: list[Made], kind: Kind) -> Made:
                 value = decoder.decode(raw)
             except msgspec.ValidationError:
                 continue
-            _look(looks, value, seen)
+            look_at(looks, value, seen)
             return
         raise Unfit
 
@@ -263,83 +253,10 @@ def _ruled(kind: Fields) -> Callable[[Any], None]:
             value = getattr(made, name, None)
             for each in further:
                 value = getattr(value, each, None)
-            is_null = value is msgspec.UNSET or (type(value) is msgspec.Raw and value == _NULL)
+            is_null = value is msgspec.UNSET or (type(value) is msgspec.Raw and value == NULL)
             return None if is_null else value
 
         if rule(get) is not None:
             raise ValueError
 
     return check
-
-
-# -- finding media -----------------------------------------------------------------------------
-#
-# The way to something is put together on the way back, so that where there is nothing, as in almost
-# all of a request, nothing is made.
-
-
-def _found(seen: Seen) -> Found:
-    param = "".join(reversed(seen.way)).removeprefix(".")
-    declared = seen.declared if isinstance(seen.declared, str) else None
-    return Found(seen.media.media, param, _inside(seen.raw), declared)
-
-
-def _inside(raw: msgspec.Raw) -> memoryview:
-    """A JSON string without its quotes. Raises Unfit for another value."""
-    view = memoryview(raw)
-    if bytes(view[:1]) != b'"':
-        raise Unfit
-    return view[1:-1]
-
-
-def _look(looks: Looks, value: Any, seen: list[Seen]) -> None:
-    look = looks.get(type(value))
-    if look is not None:
-        look(value, seen)
-
-
-def _further(seen: Iterable[Seen], step: str) -> None:
-    for each in seen:
-        each.way.append(step)
-
-
-def _in_list(looks: Looks) -> Look:
-    def look(items: Any, seen: list[Seen]) -> None:
-        for index, item in enumerate(items):
-            inner = looks.get(type(item))
-            if inner is not None:
-                since = len(seen)
-                inner(item, seen)
-                if len(seen) > since:
-                    _further(seen[since:], f"[{index}]")
-
-    return look
-
-
-def _in_map(looks: Looks) -> Look:
-    def look(values: Any, seen: list[Seen]) -> None:
-        for name, value in values.items():
-            since = len(seen)
-            _look(looks, value, seen)
-            _further(seen[since:], below(".", name)[1:])
-
-    return look
-
-
-def _in_struct(looks: list[tuple[str, Looks]], media: list[tuple[str, Media]]) -> Look:
-    def look(value: Any, seen: list[Seen]) -> None:
-        for name, kind in media:
-            raw = getattr(value, name)
-            if raw is not msgspec.UNSET and not (kind.nullable and raw == _NULL):
-                declared = None if kind.declared is None else getattr(value, kind.declared)
-                seen.append(Seen([f".{name}"], kind, raw, declared))
-        for name, inner_looks in looks:
-            inner = getattr(value, name)
-            inner_look = inner_looks.get(type(inner))
-            if inner_look is not None:
-                since = len(seen)
-                inner_look(inner, seen)
-                if len(seen) > since:
-                    _further(seen[since:], f".{name}")
-
-    return look

@@ -11,8 +11,9 @@ import msgspec
 from ai_proxy_mw.schema.found import Found
 from ai_proxy_mw.schema.json_text import unescaped
 from ai_proxy_mw.schema.judge import Judge
+from ai_proxy_mw.schema.looks import Unfit
 from ai_proxy_mw.schema.tables import TABLES
-from ai_proxy_mw.schema.typed import Typed, Unfit
+from ai_proxy_mw.schema.typed import Typed
 
 REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Unfit)
 """What the typed decoder raises."""
