@@ -130,7 +130,7 @@ def test_a_fault_of_ours_frees_the_callers_place() -> None:
 
 
 def test_a_call_that_is_over_waits_for_no_garbage_collector() -> None:
-    body = b'{"model": "m", "messages": []}'
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}'
 
     def alive() -> list[object]:
         # Not isinstance, which wakes the lazy objects that other libraries have lying about.
