@@ -36,7 +36,7 @@ ONE = CORS(allow_origins=[APP])
 ALL = CORS(allow_origins=["*"])
 
 
-@pytest.fixture(params=[*IN_PROCESS, "gunicorn"])
+@pytest.fixture(params=[*IN_PROCESS, pytest.param("gunicorn", marks=pytest.mark.slow)])
 def door(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

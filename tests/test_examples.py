@@ -386,6 +386,7 @@ def test_the_page_names_the_model_of_the_environment(online: Example) -> None:
         assert 'value="fake-2"' in user.get("/").text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fastapi", "flask-gthread"])
 def test_https_and_prefix_come_from_the_environment(kind: str) -> None:
     env = {"APP_HTTPS": "1", "AI_PROXY_PREFIX": "/ai/v1"}

@@ -83,6 +83,7 @@ def test_an_allowed_model_passes_byte_for_byte(served: Served, model: str) -> No
         _chat("fake-1", tools=[{"type": "image_generation", "model": "gpt-image-1"}]),
         _chat("fake-1", models=["fake-1", "gpt-5"]),
         _chat("fake-1", fallbacks=["gpt-5"]),
+        _chat("fake-1", fallbacks=[{"model": "gpt-5"}]),
     ],
 )
 def test_another_model_is_403(served: Served, body: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import brotli
 import httpx
@@ -31,11 +31,13 @@ from ai_proxy_mw import (
     Request,
     Upstream,
 )
+from ai_proxy_mw._hooks import hook
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 from tests.conftest import IN_PROCESS
 from tests.servers import serve_asgi
 
 JSON = {"content-type": "application/json"}
+PDF = "application/pdf"
 
 
 def png(width: int = 1, height: int = 1) -> bytes:
@@ -385,6 +387,15 @@ def test_a_model_of_any_length_is_not_repeated(serve: Serve) -> None:
         assert len(served.chat(question(model="\n" * 100_000)).content) < 2000
 
 
+def test_a_file_asks_nothing_of_a_model(serve: Serve) -> None:
+    pdf = b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF\n"
+    part = {"type": "file", "file": {"file_data": data_url(pdf).replace("image/png", PDF)}}
+    models = Models(capabilities={"fake-1": []})
+    with serve(models=models) as served:
+        body = question(messages=[{"role": "user", "content": [part]}])
+        assert served.chat(body).status_code == 200
+
+
 def test_caps_shorten_or_refuse(serve: Serve) -> None:
     with serve(caps=Caps(max_output_tokens=50)) as served:
         assert served.sent(question())["max_completion_tokens"] == 50
@@ -516,6 +527,32 @@ def test_a_check_that_fails_or_returns_another_thing_is_500(serve: Serve, result
         assert answer.status_code == 500
         assert "password" not in answer.text
         assert served.fake.requests == []
+
+
+def test_checks_and_fetching_leave_other_endpoints_alone(serve: Serve) -> None:
+    seen: list[str] = []
+    with serve(
+        checks=[lambda call: seen.append(call.endpoint)], images=Images(urls="inline")
+    ) as it:
+        assert it.client.get("/models").status_code == 200
+        assert it.chat(question()).status_code == 200
+        assert it.chat(looking(data_url(png()))).status_code == 200
+    assert seen == ["POST /chat/completions"] * 2
+
+
+def test_a_check_that_is_cancelled_with_its_call_says_nothing_else() -> None:
+    async def waits(call: object) -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        asking: Any = hook(waits, "checks=")(cast("Request", None), "call")
+        task = asyncio.ensure_future(asking)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
 
 
 # -- arguments ---------------------------------------------------------------------------------
@@ -719,6 +756,14 @@ def test_an_upload_that_is_no_form_is_415(serve: Serve) -> None:
     with serve() as served:
         answer = served.client.post("/audio/transcriptions", json={"model": "fake-1"})
         assert answer.status_code == 415
+        plain = served.client.post(
+            "/files",
+            files={"file": ("a.txt", b"x")},
+            data={"purpose": "batch"},
+            headers={"content-encoding": "identity"},
+        )
+        assert plain.status_code == 200
+        served.fake.reset()
         packed = served.client.post(
             "/files",
             files={"file": ("a.txt", b"x")},

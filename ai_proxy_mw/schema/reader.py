@@ -47,8 +47,6 @@ class Reader:
         """The call. Raises InvalidRequest for the first mistake, by position."""
         _check_text(body)
         call = Call(endpoint, body)
-        if endpoint not in TABLES:
-            return call
         found, is_new = self._found(endpoint, body)
         call.media = found
         call.pictures = self._judged(found)

@@ -139,6 +139,7 @@ def test_another_sites_page_is_refused(served: Served) -> None:
     assert len(served.fake.requests) == 1
 
 
+@pytest.mark.slow
 def test_a_slow_hook_blocks_nobody_else(served: Served) -> None:
     answered: list[str] = []
 

@@ -416,6 +416,7 @@ def test_without_flask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
         importlib.import_module("ai_proxy_mw.contrib.flask")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mount", ["/before/v1", "/inside/v1"])
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
 def test_behind_gunicorn(worker: str, mount: str, fake: FakeUpstream) -> None:

@@ -412,3 +412,12 @@ def test_who_wants_to_keep_us_busy_is_stopped(content: bytes, media_type: str) -
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_formats_none_leaves_the_size_to_be_judged() -> None:
+    anything = b"neither a sound nor a document"
+    assert judged(sound(anything, None), audio=Audio(formats=None)) == []
+    assert judged(file(anything, "text/plain"), files=Files(formats=None)) == []
+    error = refusal(sound(anything, None), audio=Audio(formats=None, max_bytes=9))
+    assert error.code == "audio_too_large"
+    assert refusal(file(anything), files=Files(formats=None, max_bytes=9)).code == "file_too_large"

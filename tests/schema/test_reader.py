@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ai_proxy_mw import Images
 from ai_proxy_mw._errors import InvalidRequest
-from ai_proxy_mw.schema.call import Call
+from ai_proxy_mw.schema.call import JSON_ENDPOINTS, Call
 from ai_proxy_mw.schema.doubles import refuse_doubles
 from ai_proxy_mw.schema.reader import Reader
 from ai_proxy_mw.schema.tables import TABLES
@@ -60,6 +60,10 @@ def peak(function: Any, *arguments: Any) -> int:
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return most
+
+
+def test_each_endpoint_that_is_read_has_a_table() -> None:
+    assert set(TABLES) == JSON_ENDPOINTS
 
 
 @given(st.sampled_from(sorted(TABLES)), st.binary(max_size=200))

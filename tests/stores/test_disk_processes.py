@@ -15,6 +15,8 @@ from limits.aio.strategies import STRATEGIES
 from ai_proxy_mw.stores.disk_limits import DiskStorage
 from tests.stores.hammer import LIMIT, PATIENCE
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[[str, int], "subprocess.Popen[str]"]
 
 HOLD = """
@@ -35,8 +37,6 @@ asyncio.run(DiskStorage(sys.argv[1])._worker.run(job))
 FORK_AMID = """
 import asyncio, os, sys, threading
 from ai_proxy_mw.stores.disk_limits import DiskStorage
-
-pytestmark = pytest.mark.slow
 
 storage = DiskStorage(sys.argv[1])
 begun = threading.Event()

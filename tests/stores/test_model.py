@@ -9,6 +9,7 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -144,12 +145,14 @@ stories = st.lists(steps, max_size=40)
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+@pytest.mark.slow
 @settings(unhurried, max_examples=300)
 @given(stories)
 def test_in_the_process(story: list[Step]) -> None:
     asyncio.run(_compare("local", story))
 
 
+@pytest.mark.slow
 @settings(unhurried, max_examples=40)
 @given(stories)
 def test_on_disk(story: list[Step]) -> None:
