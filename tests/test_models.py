@@ -151,16 +151,16 @@ PLAIN = b'{"model":"fake-1",' + REST
         (b'{"model":"fake-1","mod\\u0065l":"gpt-5",' + REST, {}, 400, "duplicate_parameter"),
         (b'{"model":["fake-1"],' + REST, {}, 400, "invalid_type"),
         (PLAIN[:-1], {}, 400, "invalid_json"),
-        (
-            b'{"model":"fake-1","fallbacks":[{"model":"gpt-5"}],' + REST,
-            {},
-            403,
-            "model_not_allowed",
-        ),
         (b"x" * 10_001, {}, 413, "request_too_large"),
         (b"\x1f\x8b", {"content-encoding": "gzip"}, 400, "invalid_content_encoding"),
         (PLAIN, {"content-encoding": "compress"}, 415, "unsupported_content_encoding"),
         (b'{"model":"fake-1","Model":"gpt-5",' + REST, {}, 400, "duplicate_parameter"),
+        (
+            b'{"model":"fake-1","tools":[{"type":"image_generation","Model":"gpt-5"}],' + REST,
+            {},
+            400,
+            "duplicate_parameter",
+        ),
         *[
             (PLAIN, {"content-type": content_type}, 415, "unsupported_media_type")
             for content_type in (

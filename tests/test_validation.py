@@ -702,8 +702,10 @@ def test_a_variable_of_any_name_may_hold_a_picture(serve: Serve, name: str) -> N
 WAV = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\0\0\0\0"
 
 
-def transcribe(served: Served, model: str | None, **headers: str) -> tuple[int, str | None]:
-    data = {} if model is None else {"model": model}
+def transcribe(
+    served: Served, model: str | None, more: dict[str, str] | None = None, **headers: str
+) -> tuple[int, str | None]:
+    data: dict[str, Any] = {**({} if model is None else {"model": model}), **(more or {})}
     answer = served.client.post(
         "/audio/transcriptions", data=data, files={"file": ("a.wav", WAV)}, headers=headers
     )
@@ -736,7 +738,15 @@ def test_uploads_are_held_to_the_models_of_the_caller(serve: Serve) -> None:
         assert transcribe(served, "other") == (403, "model_not_allowed")
         assert transcribe(served, "ears") == (400, "alias_in_upload")
         assert transcribe(served, None) == (400, "missing_required_parameter")
+        for name in ("fallbacks", "models[]"):
+            more = {name: "fake-2"}
+            assert transcribe(served, "fake-1", more) == (403, "model_not_allowed")
         assert not any(seen.arrived for seen in served.fake.requests)
+
+
+def test_who_is_free_may_name_further_models_in_an_upload(serve: Serve) -> None:
+    with serve() as served:
+        assert transcribe(served, "fake-1", {"fallbacks": '["fake-2"]'}) == (200, None)
 
 
 def test_an_edit_without_a_model_is_not_for_who_is_held_to_some(serve: Serve) -> None:

@@ -63,6 +63,7 @@ _NO_MODEL = frozenset(
 _OTHER_MODELS = ("models", "fallbacks")
 
 # What may have a model of its own: some tools, such as the one that draws, and the drawing of SVG.
+_CAPITALS = re.compile(rb'"(?!model")(?i:model)"[ \t\n\r]*:')
 _MAY_NAME_ONE = re.compile(rb'"model"|\\u00[4567]')
 
 
@@ -138,8 +139,15 @@ class Call:
 
     def _once(self, name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
         raw = self.members.get(name)
-        if raw is not None and _MAY_NAME_ONE.search(memoryview(raw)):
-            refuse_doubles(bytes(memoryview(raw)))
+        if raw is not None:
+            if _CAPITALS.search(memoryview(raw)):
+                raise InvalidRequest(
+                    f"Write 'model' in small letters in '{name}'.",
+                    param=name,
+                    code="duplicate_parameter",
+                )
+            if _MAY_NAME_ONE.search(memoryview(raw)):
+                refuse_doubles(bytes(memoryview(raw)))
         return self._decoded(name, decoder)
 
     def get(self, name: str) -> Any:

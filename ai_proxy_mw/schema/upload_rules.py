@@ -131,6 +131,10 @@ def _word(value: str) -> str | None:
     return None if _WORD.fullmatch(value) else "write one word"
 
 
+def _anything(value: str) -> str | None:  # noqa: ARG001 - told to who minds, and not judged
+    return None
+
+
 def _flag(value: str) -> str | None:
     return None if value in ("true", "false") else "write true or false"
 
@@ -151,7 +155,12 @@ def _whole(least: int, most: int) -> Judge:
     return judge
 
 
+# Some upstreams take further models that may answer in the place of the first.
+_FURTHER = {
+    name: FieldRule(judge=_anything, max_bytes=4096, array=True) for name in ("fallbacks", "models")
+}
 _SPOKEN = {
+    **_FURTHER,
     "model": FieldRule(judge=_word, required=True),
     "prompt": FieldRule(judge=None, max_bytes=_MOST_TEXT),
     "response_format": FieldRule(judge=_word),
@@ -165,6 +174,7 @@ _TRANSCRIBED = {
     "timestamp_granularities": FieldRule(judge=_word, array=True),
 }
 _DRAWN = {
+    **_FURTHER,
     "model": FieldRule(judge=_word),
     "n": FieldRule(judge=_whole(1, 10)),
     "response_format": FieldRule(judge=_word),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.schema.upload_rules import UploadRules
 
 _MODEL_FIELDS = ("model", "svg[model]")
+_FURTHER_MODELS = ("fallbacks", "models")
 _ALSO_JSON = "POST /images/edits"
 
 
@@ -67,6 +68,8 @@ class _NamedModels:
         if name == "n" and self._max_n is not None and int(value) > self._max_n:
             message = f"Invalid 'n': at most {self._max_n} is taken here, but got {value}."
             raise InvalidRequest(message, param=name, code="integer_above_max_value")
+        if name in _FURTHER_MODELS and self._models.restrict(self._identity):
+            raise ModelNotAllowed("You may use certain models only: name one, and no others.")
         if name not in _MODEL_FIELDS:
             return
         self._seen = self._seen or name == "model"
