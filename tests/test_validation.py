@@ -703,7 +703,7 @@ WAV = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10
 
 
 def transcribe(
-    served: Served, model: str | None, more: dict[str, str] | None = None, **headers: str
+    served: Served, model: str | None, more: Any = None, **headers: str
 ) -> tuple[int, str | None]:
     data: dict[str, Any] = {**({} if model is None else {"model": model}), **(more or {})}
     answer = served.client.post(
