@@ -79,7 +79,10 @@ def open_house(kind: str) -> Iterator[House]:
         yield House(kind, url, fake, upstream.base_url)
 
 
-@pytest.fixture(scope="session", params=[*IN_PROCESS, *GUNICORN])
+@pytest.fixture(
+    scope="session",
+    params=[*IN_PROCESS, *(pytest.param(kind, marks=pytest.mark.slow) for kind in GUNICORN)],
+)
 def _house(request: pytest.FixtureRequest) -> Iterator[House]:
     with open_house(request.param) as house:
         yield house

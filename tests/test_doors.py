@@ -418,6 +418,7 @@ def test_a_wsgi_app_without_an_app_behind_it_is_404_elsewhere(fake: FakeUpstream
         assert httpx.get(f"{url}/elsewhere").json()["error"]["code"] == "unknown_url"
 
 
+@pytest.mark.slow
 def test_many_threads_share_one_loop(fake: FakeUpstream) -> None:
     with (
         fake.serve() as upstream,

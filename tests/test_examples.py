@@ -321,6 +321,7 @@ def test_the_readme_makes_a_token_that_fits() -> None:
 # -- in front of a real server -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stream_reaches_the_page_as_it_comes(online: Example) -> None:
     with (
         online.user() as user,

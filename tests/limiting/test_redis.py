@@ -207,7 +207,6 @@ def _position(server: RedisServer) -> int:
     return int(info["master_repl_offset"])
 
 
-@pytest.mark.slow
 def test_a_sentinel_makes_another_the_master() -> None:
     limit = Limit("1000/hour")
 
