@@ -81,7 +81,6 @@ def _until_serving(output: IO[str]) -> str:
     return "".join(lines)
 
 
-@pytest.mark.slow
 def test_the_printed_lines_work_as_printed(running: str) -> None:
     curl = re.search(r"^  (curl .*)$", running, re.MULTILINE)
     assert curl, running
