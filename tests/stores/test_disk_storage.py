@@ -389,3 +389,20 @@ def test_after_a_fork_it_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
         _wait_until_no_worker()
 
     _play(tmp_path, scenario)
+
+
+def test_no_job_is_at_work_while_the_process_forks(tmp_path: Path) -> None:
+    """What a child does after one in the midst is in test_disk_processes."""
+
+    async def main() -> None:
+        storage = DiskStorage(f"disk://{tmp_path}/limits")
+        assert await storage.incr("k", 60) == 1
+        _disk_worker._fork.begin()
+        counting = asyncio.ensure_future(storage.incr("k", 60))
+        done, _ = await asyncio.wait([counting], timeout=0.05)
+        assert not done
+        _disk_worker._fork.end()
+        assert await counting == 2
+        await storage.aclose()
+
+    asyncio.run(main())
