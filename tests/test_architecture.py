@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"_pipeline"},
     {"_rules"},
     {"stages"},
-    {"limiting"},
+    {"caching", "limiting"},
     {"accounting"},
     {"schema"},
     {"_sse", "stores"},
@@ -51,7 +51,7 @@ FLOORS: list[set[str]] = [
     },
     {"_identity"},
     {"_limits", "_models"},
-    {"upstream.base"},
+    {"stores.base", "upstream.base"},
     {"_http", "_errors"},
     {"_types"},
 ]
@@ -63,8 +63,8 @@ LATE = {("_proxy", "_env"), ("_env", "testing")}
 
 def _room(module: str) -> str:
     parts = module.split(".")[1:]
-    if parts[:2] == ["upstream", "base"]:
-        return "upstream.base"
+    if parts[1:] == ["base"]:
+        return ".".join(parts)
     return parts[0] if parts else "__init__"
 
 

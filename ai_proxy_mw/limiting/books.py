@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._limits import Limit
-from ai_proxy_mw.limiting.guard import PATIENCE, Guard
 from ai_proxy_mw.limiting.leases import Leases
 from ai_proxy_mw.limiting.ledger import Ledger, Taken
 from ai_proxy_mw.limiting.memcached import MemcachedCounts
+from ai_proxy_mw.stores.guard import PATIENCE, Guard
 
 # The same protocol, and one client library for all of it.
 _ALIASES = {"valkey": "redis", "valkeys": "rediss"}

@@ -13,9 +13,9 @@ from ai_proxy_mw._errors import RateLimited
 from ai_proxy_mw._limits import MICRO, Limit
 from ai_proxy_mw._loop import SETTLING
 from ai_proxy_mw.limiting import keys
-from ai_proxy_mw.limiting.guard import StoreDown
 from ai_proxy_mw.limiting.leases import Lease
 from ai_proxy_mw.limiting.ledger import Standing, Taken
+from ai_proxy_mw.stores.guard import StoreDown
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request

@@ -11,9 +11,9 @@ from ai_proxy_mw._http import Ending, Response
 from ai_proxy_mw._identity import Identity
 from ai_proxy_mw._limits import MICRO, Limit
 from ai_proxy_mw.limiting import headers
-from ai_proxy_mw.limiting.guard import StoreDown
 from ai_proxy_mw.limiting.limiter import UNCOUNTED
 from ai_proxy_mw.limiting.tally import Tally
+from ai_proxy_mw.stores.guard import StoreDown
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request

@@ -11,7 +11,8 @@ import time
 from typing import Any
 
 from ai_proxy_mw import AIProxy, Limit, Request, Upstream
-from ai_proxy_mw.limiting import books, guard
+from ai_proxy_mw.limiting import books
+from ai_proxy_mw.stores import guard
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from ai_proxy_mw import AIProxy, Limit, Request, Upstream
-from ai_proxy_mw.limiting.guard import StoreDown
+from ai_proxy_mw.stores.guard import StoreDown
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 from tests.conftest import IN_PROCESS
 from tests.limiting.borders import calm_rate

@@ -15,10 +15,10 @@ import pytest
 import redis
 
 from ai_proxy_mw import AIProxy, ConfigurationError, Limit, Upstream
-from ai_proxy_mw.limiting import guard
 from ai_proxy_mw.limiting.books import Book, Books
-from ai_proxy_mw.limiting.guard import StoreDown
 from ai_proxy_mw.limiting.ledger import Standing
+from ai_proxy_mw.stores import guard
+from ai_proxy_mw.stores.guard import StoreDown
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 from tests.conftest import IN_PROCESS
 from tests.redis_servers import (

@@ -8,8 +8,8 @@ from collections.abc import Awaitable
 
 import pytest
 
-from ai_proxy_mw.limiting import guard as guard_module
-from ai_proxy_mw.limiting.guard import Guard, StoreDown
+from ai_proxy_mw.stores import guard as guard_module
+from ai_proxy_mw.stores.guard import Guard, StoreDown
 
 
 class Store:
