@@ -1,0 +1,1 @@
+"""Keeping answers, and giving them again to who asks the same."""

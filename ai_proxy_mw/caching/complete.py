@@ -1,0 +1,103 @@
+"""Whether an answer is whole, and no error in disguise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ai_proxy_mw._sse import Event, EventParser
+
+_CHAT = frozenset({"POST /chat/completions", "POST /completions"})
+_LAST = {
+    "POST /audio/speech": ("speech.audio.done",),
+    "POST /images/generations": ("image_generation.completed",),
+    "POST /messages": ("message_stop",),
+    "POST /responses": ("response.completed", "response.incomplete"),
+}
+"""The types of the events that end a stream as it should."""
+
+_BINARY = {
+    "POST /audio/speech": ("audio/", "application/octet-stream"),
+    "POST /images/generations": ("image/",),
+}
+_DONE = b"[DONE]"
+_FAILURES = ("error", "response.failed")
+
+
+class _Head(msgspec.Struct):
+    """What tells of a JSON object whether something has gone wrong."""
+
+    type: Any = None
+    error: Any = None
+    status: Any = None
+
+
+_head = msgspec.json.Decoder(_Head)
+_BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def is_whole(endpoint: str, content_type: str, body: bytes) -> bool:
+    """Whether an answer with a 2xx status, its coding taken off, is one to keep. Never raises."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return _is_whole_json(endpoint, body)
+    if kind == "text/event-stream":
+        return _is_text(body) and _is_whole_stream(endpoint, body)
+    return bool(body) and kind.startswith(_BINARY.get(endpoint, ()))
+
+
+def _is_whole_json(endpoint: str, body: bytes) -> bool:
+    head = _read(body)
+    if head is None or head.error is not None or not _is_text(body):
+        return False
+    return endpoint != "POST /responses" or head.status in ("completed", "incomplete", None)
+
+
+def _read(text: bytes) -> _Head | None:
+    try:
+        return _head.decode(text)
+    except _BAD:
+        return None
+
+
+def _is_text(body: bytes) -> bool:
+    # The decoder does not look into members that it skips.
+    try:
+        return body.isascii() or bool(body.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _is_whole_stream(endpoint: str, body: bytes) -> bool:
+    parser = EventParser(max_event=len(body))
+    events = parser.feed(body)
+    begun = parser.feed(b"\n\n")
+    if begun or not events or not _ends_with_data(body):
+        return False
+    done = events[-1].data == _DONE
+    if done:
+        events.pop()
+    types = [_type(event) for event in events]
+    if not types or None in types:
+        return False
+    # Some end each stream with [DONE], also those that have a last event of their own.
+    return done if endpoint in _CHAT else types[-1] in _LAST.get(endpoint, ())
+
+
+def _ends_with_data(body: bytes) -> bool:
+    """Whether only blank lines and comments follow the last data."""
+    for line in reversed(body.splitlines()):
+        if line and not line.startswith(b":"):
+            return line.startswith(b"data")
+    return False
+
+
+def _type(event: Event) -> str | None:
+    """What an event tells; None where it tells of a failure or cannot be read."""
+    head = _read(event.data)
+    if head is None or head.error is not None or event.event in _FAILURES:
+        return None
+    if head.type in _FAILURES:
+        return None
+    return head.type if isinstance(head.type, str) else event.event

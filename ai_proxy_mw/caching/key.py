@@ -1,0 +1,52 @@
+"""Under which key an answer is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+_VERSION = "1"
+"""Another one whenever the same parts shall give another key."""
+
+
+class Scope(NamedTuple):
+    """Whose entries they are.
+
+    kind: "subject" for the caller's own, "group" for those of `Identity.scope`, "shared" for
+        everybody's, "own" for what the owner's function has returned.
+    name: of the subject, of the group, or what was returned; empty where it is everybody.
+    """
+
+    kind: Literal["subject", "group", "shared", "own"]
+    name: str
+
+
+def cache_key(
+    scope: Scope,
+    *,
+    app: str,
+    upstream: str,
+    endpoint: str,
+    path: str,
+    query: bytes,
+    question: bytes,
+    vary: Sequence[tuple[str, str]] = (),
+) -> str:
+    """One key for all who ask the same in one scope, and for nobody else.
+
+    question: the canonical form of the body, empty where there is none.
+    vary: names and values of what else makes a difference, in their order.
+    """
+    varying = [part for pair in vary for part in pair]
+    texts = [_VERSION, *scope, app, upstream, endpoint, path, str(len(varying)), *varying]
+    parts = [*(text.encode("utf-8", "surrogatepass") for text in texts), query, question]
+    # The length before each part says where it ends, whatever is in it.
+    joined = b"".join([piece for part in parts for piece in (b"%d:" % len(part), part)])
+    return app_prefix(app) + hashlib.sha256(joined).hexdigest()
+
+
+def app_prefix(app: str) -> str:
+    """How the keys of an app begin."""
+    digest = hashlib.sha256(app.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"e:{digest[:8]}:"
