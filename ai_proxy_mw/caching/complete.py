@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -21,6 +22,9 @@ _BINARY = {
     "POST /audio/speech": ("audio/", "application/octet-stream"),
     "POST /images/generations": ("image/",),
 }
+_USUAL = re.compile(rb"(?:event: ([^\n]*+)\n)?+data: ([^\n]*+)")
+"""The lines of an event, as nearly all are written."""
+
 _DONE = b"[DONE]"
 _FAILURES = ("error", "response.failed")
 
@@ -70,10 +74,8 @@ def _is_text(body: bytes) -> bool:
 
 
 def _is_whole_stream(endpoint: str, body: bytes) -> bool:
-    parser = EventParser(max_event=len(body))
-    events = parser.feed(body)
-    begun = parser.feed(b"\n\n")
-    if begun or not events or not _ends_with_data(body):
+    events = _events(body)
+    if not events or not _ends_with_data(body):
         return False
     done = events[-1].data == _DONE
     if done:
@@ -83,6 +85,22 @@ def _is_whole_stream(endpoint: str, body: bytes) -> bool:
         return False
     # Some end each stream with [DONE], also those that have a last event of their own.
     return done if endpoint in _CHAT else types[-1] in _LAST.get(endpoint, ())
+
+
+def _events(body: bytes) -> list[Event]:
+    """Its events, none for a body that ends in the middle of one."""
+    parser = EventParser(max_event=len(body))
+    # Cut where the parser may cut, too, which saves its search.
+    *texts, rest = [body] if b"\r" in body else body.split(b"\n\n")
+    events = []
+    for text in texts:
+        usual = _USUAL.fullmatch(text)
+        if usual is None:
+            events += parser.feed(text + b"\n\n")
+        else:
+            events.append(Event((usual[1] or b"").decode(), usual[2]))
+    events += parser.feed(rest)
+    return [] if parser.feed(b"\n\n") else events
 
 
 def _ends_with_data(body: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 _VERSION = "1"
@@ -39,13 +40,14 @@ def cache_key(
     vary: names and values of what else makes a difference, in their order.
     """
     varying = [part for pair in vary for part in pair]
-    texts = [_VERSION, *scope, app, upstream, endpoint, path, str(len(varying)), *varying]
-    parts = [*(text.encode("utf-8", "surrogatepass") for text in texts), query, question]
+    texts = (_VERSION, *scope, app, upstream, endpoint, path, str(len(varying)), *varying)
     # The length before each part says where it ends, whatever is in it.
-    joined = b"".join([piece for part in parts for piece in (b"%d:" % len(part), part)])
+    head = "".join([f"{len(text)}:{text}" for text in texts]).encode("utf-8", "surrogatepass")
+    joined = b"%d:%b%d:%b%b" % (len(head), head, len(query), query, question)
     return app_prefix(app) + hashlib.sha256(joined).hexdigest()
 
 
+@lru_cache(maxsize=64)
 def app_prefix(app: str) -> str:
     """How the keys of an app begin."""
     digest = hashlib.sha256(app.encode("utf-8", "surrogatepass")).hexdigest()

@@ -37,11 +37,12 @@ def read(body: bytes, left_out: Collection[str] = ()) -> Question:
     """
     try:
         members = _object.decode(body)
-        asked = canonical(members, left_out)
-        others = [_sorted.encode([name, members[name]]) for name in left_out if name in members]
+        others = members.keys() & left_out
+        asked = canonical(members, others)
+        rest = canonical({name: members[name] for name in others}) if others else b""
     except _BAD as error:
         raise Unkeyable(f"it is no JSON object: {error}") from None
-    if not _kept_all(body, [asked, *others]):
+    if not _kept_all(body, asked, rest):
         _look_closely(body)
     return Question(members, asked)
 
@@ -53,22 +54,22 @@ def decode(body: bytes) -> dict[str, Any]:
 
 def canonical(members: Mapping[str, Any], left_out: Collection[str] = ()) -> bytes:
     """Sorted, compact JSON of the members that are not left out."""
-    if not members.keys().isdisjoint(left_out):
+    if left_out:
         members = {name: value for name, value in members.items() if name not in left_out}
     return _sorted.encode(members)
 
 
-def _kept_all(body: bytes, encoded: list[bytes]) -> bool:
+def _kept_all(body: bytes, asked: bytes, rest: bytes) -> bool:
     """Whether what was encoded again has every member of the body; False may also be "perhaps".
 
-    All quotes are counted. Each stands at an end of a string, or inside of one, where JSON writes
-    it as `\\"` or, which is ruled out here, as `\\u0022`; the encoder writes the first. So a string
-    has the same number of quotes in both, and both have as many if and only if they have the
-    same strings. A member that the decoder has dropped took at least the two quotes of its name.
+    It has the strings of the body but those of members that the decoder has dropped. Each string
+    has the same number of quotes in both: one at either end, and those inside, which JSON writes
+    as `\\"` or as `\\u0022`; the encoder writes the first, and the other is ruled out here. So
+    both have as many if and only if nothing was dropped, whose name alone takes two.
     """
     if b"\\" in body and _HIDDEN_QUOTE in body:
         return False
-    return body.count(_QUOTE) == sum(text.count(_QUOTE) for text in encoded)
+    return body.count(_QUOTE) == asked.count(_QUOTE) + rest.count(_QUOTE)
 
 
 def _look_closely(body: bytes) -> None:

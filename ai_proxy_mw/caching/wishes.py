@@ -15,8 +15,8 @@ _LONGEST = 4096
 """Bytes of header lines that are read."""
 
 _DIRECTIVE = re.compile(
-    rb"([!#$%&'*+.^_`|~0-9a-z-]+)"  # a token, in small letters
-    rb'(?:[ \t]*=[ \t]*(?:"([^"\\]*+(?:\\.[^"\\]*+)*+)"|([^\s,"]*+)))?+'
+    rb"([!#$%&'*+.^_`|~0-9a-z-]++)"  # a token, in small letters
+    rb'(?:[ \t]*+=[ \t]*+("[^"\\]*+(?:\\.[^"\\]*+)*+"|[^\s,"]*+))?+'
 )
 
 
@@ -45,33 +45,34 @@ def wishes_of(raw_headers: RawHeaders) -> Wishes:
     Of a directive that is there twice the first counts. More than any client sends is not read:
     then nothing is kept and nothing comes out of the cache.
     """
-    lines = [value for name, value in raw_headers if name == b"cache-control"]
-    if not lines:
+    for line in raw_headers:
+        if line[0] == b"cache-control":
+            break
+    else:
         return NONE
-    header = b",".join(lines).lower()
+    header = b",".join(value for name, value in raw_headers if name == b"cache-control").lower()
     return _parsed(header) if len(header) <= _LONGEST else _HANDS_OFF
 
 
 def _parsed(header: bytes) -> Wishes:
-    asked: dict[bytes, bytes] = {}
-    for name, quoted, plain in _DIRECTIVE.findall(header):
-        asked.setdefault(name, quoted or plain)
-    max_age = _seconds(asked.get(b"max-age"))
+    asked: dict[bytes, bytes | None] = {}
+    for directive in _DIRECTIVE.finditer(header):
+        asked.setdefault(directive[1], directive[2])
+    bare = b"max-stale" in asked and asked[b"max-stale"] is None
     return Wishes(
         no_store=b"no-store" in asked,
         no_cache=b"no-cache" in asked,
         only_if_cached=b"only-if-cached" in asked,
         # A number that cannot be read lets nothing pass (RFC 9111, section 4.2.1).
-        max_age=0 if max_age is None and b"max-age" in asked else max_age,
+        max_age=(_seconds(asked[b"max-age"]) or 0) if b"max-age" in asked else None,
         min_fresh=_seconds(asked.get(b"min-fresh")),
-        max_stale=MOST_SECONDS
-        if asked.get(b"max-stale") == b""
-        else _seconds(asked.get(b"max-stale")),
+        max_stale=MOST_SECONDS if bare else _seconds(asked.get(b"max-stale")),
     )
 
 
-def _seconds(text: bytes | None) -> int | None:
-    if text is None or not text.isdigit():
+def _seconds(argument: bytes | None) -> int | None:
+    text = (argument or b"").strip(b'"')
+    if not text.isdigit():
         return None
     digits = text.lstrip(b"0")
     return MOST_SECONDS if len(digits) > 10 else min(int(digits or b"0"), MOST_SECONDS)
