@@ -67,8 +67,11 @@ class BytesDisk(Disk):  # type: ignore[misc]
             return value
         if mode != MODE_BINARY:
             raise sqlite3.DatabaseError("a value in the store is neither a number nor bytes")
-        path = self._path(filename)
-        return path.open("rb") if read else path.read_bytes()
+        file = _existing(self._path(filename))
+        if read:
+            return file
+        with file:
+            return file.read()
 
     def remove(self, file_path: object) -> None:
         """Remove a value's file, if it is one."""
@@ -80,6 +83,14 @@ class BytesDisk(Disk):  # type: ignore[misc]
         if not isinstance(name, str) or not _FILE.fullmatch(name):
             raise sqlite3.DatabaseError("a file name in the store is none of its own")
         return Path(self._directory, name)
+
+
+def _existing(path: Path) -> BinaryIO:
+    # Neither a link that leads elsewhere, nor a pipe that waits for somebody to write.
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+    return open(path, "rb", opener=opener)
 
 
 def _write(path: Path, value: bytes) -> None:
@@ -102,5 +113,6 @@ def _create(path: Path) -> BinaryIO:
 
 
 def _opened(path: Path) -> BinaryIO:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (path.parent.parent, path.parent):  # with `parents`, the first has another mode
+        folder.mkdir(mode=0o700, exist_ok=True)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")

@@ -53,6 +53,8 @@ def test_large_bytes_are_in_a_file_of_their_own(cache: Any) -> None:
     path = _file(cache)
     assert path.read_bytes() == LARGE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for folder in (path.parent, path.parent.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     with cache.read("a") as opened:
         assert opened.read() == LARGE
     assert cache.delete("a")
@@ -133,6 +135,25 @@ def test_a_planted_file_name_leads_nowhere(cache: Any, tmp_path: Path, name: obj
         with pytest.raises(sqlite3.DatabaseError, match="none of its own"):
             cache.delete("a")
     assert secret.exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
+def test_what_stands_in_the_place_of_a_file_is_not_read(
+    cache: Any, tmp_path: Path, kind: str
+) -> None:
+    cache.set("a", LARGE)
+    path = _file(cache)
+    path.unlink()
+    if kind == "link":
+        (tmp_path / "secret").write_bytes(LARGE)
+        path.symlink_to(tmp_path / "secret")
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    before = len(list(Path("/dev/fd").iterdir()))
+    assert cache.get("a") in (None, b"")
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_a_value_that_does_not_fit_leaves_no_file(cache: Any) -> None:
