@@ -20,6 +20,7 @@ from ai_proxy_mw.accounting.estimate import Estimate
 from ai_proxy_mw.accounting.prices import Price, Prices
 from ai_proxy_mw.asgi import AIProxyMiddleware
 from ai_proxy_mw.schema.call import Call
+from ai_proxy_mw.stores.disk_cache import DiskCache
 from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
 from ai_proxy_mw.upstream.native import NativeTransport
 from ai_proxy_mw.wsgi import AIProxyWSGIMiddleware
@@ -35,6 +36,7 @@ __all__ = [
     "Call",
     "Caps",
     "ConfigurationError",
+    "DiskCache",
     "Ending",
     "Estimate",
     "Files",
