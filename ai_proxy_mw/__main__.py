@@ -1,4 +1,4 @@
-"""`python -m ai_proxy_mw demo`: the proxy in front of a fake upstream, to try it offline."""
+"""`python -m ai_proxy_mw`: try the proxy offline, or look into a cache."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ai_proxy_mw._cache_command import add_arguments, run
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._proxy import AIProxy
 from ai_proxy_mw.asgi import AIProxyMiddleware
+from ai_proxy_mw.stores.guard import StoreDown
 
 if TYPE_CHECKING:
     import uvicorn
@@ -49,12 +51,19 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--port", type=int, default=8080, help="0 takes a free one")
     command.add_argument("--model", default="fake-1", help="what the first question is put to")
     command.add_argument("--once", action="store_true", help="stop after the first answer")
+    add_arguments(commands.add_parser("cache", help="look into a cache, or forget what it holds"))
     options = parser.parse_args(arguments)
     try:
+        if options.command == "cache":
+            asyncio.run(run(options, print))
+            return 0
         return demo(options.port, options.model, once=options.once)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2
+    except StoreDown as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 def demo(port: int, model: str, *, once: bool) -> int:
