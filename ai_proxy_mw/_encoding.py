@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import zlib
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ai_proxy_mw._errors import UpstreamProtocolError
 from ai_proxy_mw._http import Body
 
+if TYPE_CHECKING:
+    from ai_proxy_mw._http import Request, Response
+
 # zlib's window bits: 16 + for gzip (RFC 1952). "deflate" is the zlib format (RFC 1950).
 _WINDOW = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 _PIECE = 64 * 1024
+_OF_THE_CODING = (b"content-encoding", b"content-length", b"etag")
 
 
 @lru_cache(maxsize=256)
@@ -110,3 +115,15 @@ class Decoded(Body):
 
     async def aclose(self) -> None:
         await self._body.aclose()
+
+
+def settle_coding(request: Request, response: Response, coding: bytes) -> None:
+    """Compressed answers pass compressed to who accepts that; event streams never do."""
+    response.headers.append((b"vary", b"Accept-Encoding"))  # for caches on the way
+    accepted = accepts((request.headers.get("accept-encoding") or "").encode("latin-1"), coding)
+    if coding == b"identity" or (accepted and not response.event_stream):
+        return
+    if not can_decode(coding):
+        raise UpstreamProtocolError
+    response.body = Decoded(response.body, coding)
+    response.headers = [line for line in response.headers if line[0] not in _OF_THE_CODING]

@@ -15,6 +15,7 @@ ProxyError
 ├── RateLimited                    429
 ├── UnsupportedMediaType           415
 ├── Unavailable                    503
+├── NotCached                      504
 ├── InternalError                  500
 └── UpstreamError                  502
     ├── UpstreamUnreachable        502
@@ -35,6 +36,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from ai_proxy_mw._types import RawHeaders
 
 
@@ -80,6 +83,13 @@ class ProxyError(Exception):
                 }
             }
         )
+
+    def twin(self) -> Self:
+        """The same error for another caller, without what was added for the first one."""
+        other = self.__class__.__new__(self.__class__)
+        other.__dict__.update(self.__dict__, extra=[])
+        other.args = self.args
+        return other
 
     def headers(self) -> RawHeaders:
         """The header lines that belong to this error."""
@@ -239,6 +249,17 @@ class Unavailable(ProxyError):
 
     def __init__(self, message: str = "The service is stopping.") -> None:
         super().__init__(message)
+
+
+class NotCached(ProxyError):
+    """The caller wanted an answer from the cache or none (RFC 9111, section 5.2.1.7)."""
+
+    status = 504
+    type = "invalid_request_error"
+    code = "not_cached"
+
+    def __init__(self) -> None:
+        super().__init__("There is no kept answer to this, and only-if-cached was asked.")
 
 
 class InternalError(ProxyError):

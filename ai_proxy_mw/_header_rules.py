@@ -64,7 +64,7 @@ _KEEPS_OUT = re.compile(rb"\b(?:no-store|no-cache|private)\b", re.IGNORECASE)
 _PRIVATE = (b"cache-control", b"private")
 
 # An answer can hold a file that some user uploaded. Opened as a page, it must not act as the app.
-_HARMLESS: RawHeaders = [
+HARMLESS: RawHeaders = [
     (b"content-security-policy", b"sandbox"),
     (b"x-content-type-options", b"nosniff"),
 ]
@@ -126,7 +126,7 @@ def inward(headers: RawHeaders) -> tuple[RawHeaders, bytes, bytes]:
         elif name not in _IN and not name.startswith(_IN_PREFIXES):
             continue
         lines.append(line)
-    return lines + _HARMLESS, content_type, coding
+    return lines + HARMLESS, content_type, coding
 
 
 @lru_cache(maxsize=256)

@@ -1,18 +1,19 @@
 """The order of the corridor, written once.
 
     door → cors → errors → endpoint → cross_site → identity
-        → rate_limit → validate → model_rules → checks → inline → uploads
-        → budget → relay → upstream
+        → rate_limit → validate → model_rules → checks → inline → cache
+        → uploads → budget → relay → upstream
 
 A stage takes the request and the handler behind it, and answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from ai_proxy_mw.stages.budget import BudgetStage
+from ai_proxy_mw.stages.cache import CacheStage
 from ai_proxy_mw.stages.checks import ChecksStage
 from ai_proxy_mw.stages.cors import CorsStage
 from ai_proxy_mw.stages.cross_site import CrossSiteStage
@@ -35,8 +36,16 @@ if TYPE_CHECKING:
     from ai_proxy_mw._rules import Rules
     from ai_proxy_mw._types import Handler, Stage
     from ai_proxy_mw.accounting.costs import Costs
+    from ai_proxy_mw.caching.answers import Answers
     from ai_proxy_mw.limiting.limiter import Limiter
     from ai_proxy_mw.upstream.base import Transport
+
+
+class Journey(NamedTuple):
+    """whole: from the door on. admitted: of a request whose caller is known and let in."""
+
+    whole: Handler
+    admitted: Handler
 
 
 def build(
@@ -46,29 +55,37 @@ def build(
     trusted_origins: Iterable[str] | None,
     limiter: Limiter,
     rules: Rules,
+    answers: Answers | None,
     costs: Costs,
     upstream: Upstream,
     transport: Transport,
     outward: Outward,
     cors: CORS | None,
-) -> Handler:
-    """The whole journey of a request as one handler. What is None is not on its way."""
-    corridor: list[Stage | None] = [
+) -> Journey:
+    """The whole journey of a request. What is None is not on its way."""
+    who: list[Stage | None] = [
         None if cors is None else CorsStage(cors, errors),
         errors,
         EndpointStage(endpoints),
         None if trusted_origins is None else CrossSiteStage(cors, trusted_origins),
         IdentityStage(identify),
         RateLimitStage(limiter),
-        ValidateStage(rules.reader, always=rules.look_at_calls),
+    ]
+    what: list[Stage | None] = [
+        ValidateStage(rules.reader, always=rules.look_at_calls or answers is not None),
         ModelRulesStage(rules.models, rules.caps, seen_in_passing=rules.uploads),
         ChecksStage(rules.checks, rules.reader) if rules.checks else None,
         None if rules.fetcher is None else InlineStage(rules.fetcher),
+        None if answers is None else CacheStage(answers),
         UploadsStage(rules.uploads, rules.models, rules.caps) if rules.uploads else None,
         BudgetStage(costs),
     ]
-    handler: Handler = Relay(upstream, transport, outward)
-    for stage in reversed(corridor):
+    admitted = _through(what, Relay(upstream, transport, outward))
+    return Journey(_through(who, admitted), admitted)
+
+
+def _through(stages: Sequence[Stage | None], handler: Handler) -> Handler:
+    for stage in reversed(stages):
         if stage is not None:
             handler = _before(stage, handler)
     return handler

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from ai_proxy_mw._media import Audio, Files, Images
     from ai_proxy_mw._models import Models
     from ai_proxy_mw._types import Handler, RawHeaders
-    from ai_proxy_mw.accounting.costs import Estimator
+    from ai_proxy_mw.accounting.costs import Costs, Estimator
     from ai_proxy_mw.accounting.prices import Prices
+    from ai_proxy_mw.caching.answers import Answers
+    from ai_proxy_mw.caching.options import Cache
     from ai_proxy_mw.limiting.limiter import FindLimits, Limits, OnStoreFailure
+    from ai_proxy_mw.stores.base import CacheStore
     from ai_proxy_mw.upstream.base import Transport
 
 MAX_BODY = 64 * 1024 * 1024
@@ -56,6 +59,7 @@ class ProxyOptions(TypedDict, total=False):
     models: Models | Iterable[str] | None
     caps: Caps | None
     checks: Iterable[Check]
+    cache: Cache | CacheStore | None
     prices: Prices | None
     estimate: Estimator | None
     name: str
@@ -89,6 +93,8 @@ class AIProxy:
     models: which models may be asked for: names and patterns, or `Models` with aliases.
     caps: the most that one call may ask for.
     checks: functions `(Call) -> Call | None`, sync or async, asked before a call goes upstream.
+    cache: where answers are kept to be given again: a store like `MemoryCache()`, or a `Cache`
+        that also says which, for whom and how long; nothing is kept if None.
     prices: what models cost; needed for limits of dollars.
     estimate: a function `(Call) -> Estimate` of what a call may use, in the place of ours.
     name: of the app. Apps of one name that use one storage count together.
@@ -126,6 +132,7 @@ class AIProxy:
         models: Models | Iterable[str] | None = None,
         caps: Caps | None = None,
         checks: Iterable[Check] = (),
+        cache: Cache | CacheStore | None = None,
         prices: Prices | None = None,
         estimate: Estimator | None = None,
         name: str = "default",
@@ -164,21 +171,34 @@ class AIProxy:
             caps=caps,
             checks=checks,
         )
+        costs = Costs(prices, estimate)
+        forward_headers = tuple(forward_headers)
+        self._answers = _answers(cache, name, self.upstream, forward_headers, costs)
         self.by_route = identify is from_route
         self._proxies = TrustedProxies(trusted_proxies)
         self._transport = _transport(self.upstream)
-        self.handle: Handler = build(
+        journey = build(
             endpoints=self.endpoints,
             identify=choose(identify, api_keys, anonymous),
             trusted_origins=None if identify is None else trusted_origins,
             limiter=self.limits,
             rules=self._rules,
-            costs=Costs(prices, estimate),
+            answers=self._answers,
+            costs=costs,
             upstream=self.upstream,
             transport=self._transport,
             outward=Outward(self.upstream, forward_headers),
             cors=cors,
         )
+        self.handle: Handler = journey.whole
+        self.admitted: Handler = journey.admitted
+
+    @property
+    def cache(self) -> Answers:
+        """What is kept: `purge`, `stats` and `warm`. Raises ConfigurationError where nothing is."""
+        if self._answers is None:
+            raise ConfigurationError("this proxy has no cache; give it cache=MemoryCache() or such")
+        return self._answers
 
     @classmethod
     def from_env(
@@ -199,6 +219,8 @@ class AIProxy:
 
     async def aclose(self) -> None:
         """Close the connections that the running event loop has open."""
+        if self._answers is not None:
+            await self._answers.aclose()
         await self.limits.aclose()
         if self._rules.fetcher is not None:
             await self._rules.fetcher.aclose()
@@ -255,6 +277,23 @@ def _upstream(upstream: str | Upstream, api_key: str | None, timeouts: Timeouts 
             raise ConfigurationError("with upstream=Upstream(...), give it api_key= and timeouts=")
         return upstream
     return Upstream(base_url=upstream, api_key=api_key, timeouts=timeouts or Timeouts())
+
+
+def _answers(
+    cache: Cache | CacheStore | None,
+    name: str,
+    upstream: Upstream,
+    forwarded: Iterable[str],
+    costs: Costs,
+) -> Answers | None:
+    if cache is None:
+        return None
+    from ai_proxy_mw.caching.answers import Answers  # noqa: PLC0415 - not where nothing is kept
+    from ai_proxy_mw.caching.options import cache_of  # noqa: PLC0415 - see above
+
+    return Answers(
+        cache_of(cache), name=name, upstream=upstream.base_url, forwarded=forwarded, costs=costs
+    )
 
 
 def _transport(upstream: Upstream) -> Transport:

@@ -40,6 +40,10 @@ class Costs:
         expected = _UNSEEN if call is None else self._estimate(call)
         return Bill(expected, partial(self._priced, call), runs=True)
 
+    def micro_usd(self, call: Call | None, usage: Usage) -> int:
+        """What a use costs, in micro-dollars; 0 where that is not known."""
+        return max((cost(price, usage) for price in self._priced(call)), default=0)
+
     def _priced(self, call: Call | None) -> tuple[Price, ...]:
         """The prices of all models that may answer; none if one of them is not known."""
         if call is None or call.model is None:

@@ -42,6 +42,7 @@ class Tally:
         "_early",
         "_late",
         "_leases",
+        "_let_go",
         "_limiter",
         "_request",
         "_taken",
@@ -60,6 +61,7 @@ class Tally:
         self._taken: list[tuple[Book, Taken]] = []
         self._counted: list[tuple[Book, Taken]] = []
         self._leases: list[tuple[Book, Lease]] = []
+        self._let_go = False
         self.standings: list[Standing] = []
 
     @property
@@ -76,7 +78,7 @@ class Tally:
         try:
             await self._take(self._late, cost)
         except RateLimited:
-            self._uncount()
+            self.uncount()
             raise
 
     def settle(self, cost: Cost) -> None:
@@ -94,7 +96,8 @@ class Tally:
                 book.settle(each, amount)
 
     def release(self) -> None:
-        """Free the places of `concurrent`."""
+        """Free the places of `concurrent`, and those that are still taken for what goes on."""
+        self._let_go = True
         leases, self._leases = self._leases, []
         for book, lease in leases:
             book.leases.release(lease)
@@ -177,8 +180,8 @@ class Tally:
         self.standings += told
         return max(standings, key=_wait)
 
-    def _uncount(self) -> None:
-        """A call that is refused in the end counts nowhere."""
+    def uncount(self) -> None:
+        """Give back what is counted by calls: this one is refused in the end, or costs nothing."""
         counted, self._counted = self._counted, []
         for book, taken in counted:
             book.settle(taken, 0)
@@ -199,6 +202,8 @@ class Tally:
         of = taken.limit.of
         if of == "concurrent":
             self._leases.append((book, book.leases.hold(taken)))
+            if self._let_go:
+                self.release()
         elif of == "requests":
             self._counted.append((book, taken))
         else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ai_proxy_mw._encoding import Decoded, accepts, can_decode
-from ai_proxy_mw._errors import InvalidRequest, UpstreamProtocolError
+from ai_proxy_mw._encoding import settle_coding
+from ai_proxy_mw._errors import InvalidRequest
 from ai_proxy_mw._header_rules import Outward, inward
 from ai_proxy_mw.upstream.base import Outbound
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _BODYLESS = (204, 304)
 _EMPTY = (b"content-length", b"0")
-_OF_THE_CODING = (b"content-encoding", b"content-length", b"etag")
 _QUERY = re.compile(rb"[!$-;=?-~]*")  # visible ASCII but " # < > (RFC 3986, section 3.4, and more)
 
 
@@ -74,18 +73,6 @@ def _for_the_caller(request: Request, response: Response) -> None:
         # A length there is of the answer that was not sent; some servers would wait for it.
         response.headers = [line for line in response.headers if line[0] != b"content-length"]
     elif coding and request.method != "HEAD" and _EMPTY not in response.headers:
-        _settle_coding(request, response, coding)
+        settle_coding(request, response, coding)
     if response.event_stream:
         response.headers.append((b"x-accel-buffering", b"no"))
-
-
-def _settle_coding(request: Request, response: Response, coding: bytes) -> None:
-    """Compressed answers pass compressed to who accepts that; event streams never do."""
-    response.headers.append((b"vary", b"Accept-Encoding"))  # for caches on the way
-    accepted = accepts((request.headers.get("accept-encoding") or "").encode("latin-1"), coding)
-    if coding == b"identity" or (accepted and not response.event_stream):
-        return
-    if not can_decode(coding):
-        raise UpstreamProtocolError
-    response.body = Decoded(response.body, coding)
-    response.headers = [line for line in response.headers if line[0] not in _OF_THE_CODING]

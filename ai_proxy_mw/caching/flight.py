@@ -1,0 +1,289 @@
+"""One call upstream that many callers listen to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ai_proxy_mw._errors import ProxyError, UpstreamDisconnected, UpstreamError
+from ai_proxy_mw._http import Body, Ending
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._http import Response
+    from ai_proxy_mw._types import RawHeaders
+
+logger = logging.getLogger("ai_proxy_mw")
+
+WINDOW = 256 * 1024
+"""Bytes that an answer which is too large to be held may be ahead of its slowest listener."""
+
+GRACE = 5.0
+"""Seconds that a slow listener may then hold up the others, before he is cut off."""
+
+
+class HandedOver(Exception):
+    """Who made the call was refused for a reason of his own: another has to make it anew."""
+
+
+class Head(NamedTuple):
+    """The head of an answer; each listener makes a response of his own of it."""
+
+    status: int
+    headers: RawHeaders
+    event_stream: bool
+
+
+Source = Callable[[], Awaitable["Response"]]
+"""Brings the answer. Called once."""
+
+
+class Flight:
+    """Holds an answer while it comes, and gives each listener all of it, at his own pace.
+
+    It runs in a task of its own, so that whoever has begun it can leave. When nobody listens any
+    more that task is cancelled, and with it the call upstream, unless it goes on `alone`.
+
+    most: bytes that are held, for those who come later and for the cache. Of a larger answer the
+        beginning is let go, and from then on the upstream waits for the slowest listener.
+    """
+
+    def __init__(self, *, most: int, alone: bool = False) -> None:
+        self.alone = alone
+        self.head: Head | None = None
+        self.pieces: list[bytes] = []
+        self.times: list[int] = []
+        """When each piece came, in milliseconds after the first."""
+        self.ended = False
+        self.too_large = False
+        self.second_hand = False
+        """Whether it was another process that has asked upstream."""
+        self.error: BaseException | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._most = most
+        self._gone = 0  # pieces that have been let go
+        self._held = 0  # bytes of those that have not
+        self._first_at = 0.0
+        self._listeners: set[Listener] = set()
+        self._room: asyncio.Future[None] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many pieces have come."""
+        return self._gone + len(self.pieces)
+
+    def piece(self, number: int) -> bytes:
+        return self.pieces[number - self._gone]
+
+    def listen(self, *, began: bool = False) -> Listener:
+        """Hear the answer from its beginning; `began` says whether it is he who began the flight.
+
+        Not for an answer that is too large: its beginning may be gone.
+        """
+        listener = Listener(self, began=began)
+        self._listeners.add(listener)
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        """He listens no more."""
+        self._listeners.discard(listener)
+        if self.ended:
+            return
+        if self.too_large:
+            self.let_go()
+        if not self._listeners and not self.alone and self.task is not None:
+            self.task.cancel()
+
+    async def carry(self, source: Source) -> None:
+        """Bring the answer to all who listen, to its end."""
+        try:
+            response = await source()
+        except BaseException as error:
+            self._end(error)
+            raise
+        self.head = Head(response.status, response.headers, response.event_stream)
+        self._wake()
+        await self._read(response)
+
+    async def _read(self, response: Response) -> None:
+        body, observers = response.body, response.observers
+        how = Ending.FAILED
+        try:
+            async for piece in body:
+                for observer in observers:
+                    observer.chunk(piece)
+                self._take(piece, last=body.ended)
+                if self.too_large and self._held > WINDOW:
+                    await self._wait_for_room()
+            self._end(None)
+            how = Ending.COMPLETE
+        except BaseException as error:
+            how = _how(error)
+            self._end(error)
+            raise
+        finally:
+            try:
+                await body.aclose()
+            finally:  # as in the doors: what was used is settled, whoever cancels this again
+                for observer in observers:
+                    observer.end(how)
+
+    def _take(self, piece: bytes, *, last: bool) -> None:
+        now = time.monotonic()
+        if not self.pieces:
+            self._first_at = now
+        self.pieces.append(piece)
+        self._held += len(piece)
+        if not self.too_large:
+            self.times.append(int((now - self._first_at) * 1000))
+            self.too_large = self._held > self._most
+        if last:
+            self.ended = True
+        self._wake()
+
+    def _end(self, error: BaseException | None) -> None:
+        self.ended = True
+        self.error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        for listener in self._listeners:
+            listener.wake()
+
+    def let_go(self) -> None:
+        """Forget what everybody has heard of an answer that is not held."""
+        heard = min((listener.at for listener in self._listeners), default=self.count)
+        heard -= self._gone
+        if heard > 0:
+            self._held -= sum(map(len, self.pieces[:heard]))
+            self._gone += heard
+            del self.pieces[:heard]
+        if self._room is not None and self._held <= WINDOW and not self._room.done():
+            self._room.set_result(None)
+
+    async def _wait_for_room(self) -> None:
+        self.let_go()
+        while self._held > WINDOW:
+            self._room = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(GRACE):
+                    await self._room
+            except TimeoutError:
+                self._cut_slowest()
+            finally:
+                self._room = None
+
+    def _cut_slowest(self) -> None:
+        """If others wait for him. He who listens alone may take his time."""
+        if any(listener.waits for listener in self._listeners):
+            slowest = min(self._listeners, key=lambda listener: listener.at)
+            logger.warning("a caller who reads too slowly to share an answer was cut off")
+            slowest.cut_off()
+            self._listeners.discard(slowest)
+            self.let_go()
+
+
+class Listener(Body):
+    """The answer of a flight, for one of those who wait for it."""
+
+    __slots__ = ("_began", "_cut", "_flight", "_waiter", "at")
+
+    def __init__(self, flight: Flight, *, began: bool) -> None:
+        self.at = 0
+        """How many pieces he has heard."""
+        self._began = began
+        self._cut = False
+        self._flight = flight
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether he has heard all that there is, and wants more."""
+        return self._waiter is not None
+
+    @property
+    def ended(self) -> bool:
+        flight = self._flight
+        return flight.ended and flight.error is None and self.at == flight.count
+
+    async def head(self) -> Head:
+        """The answer's head, when it is there. Raises HandedOver, and what has become of the call.
+
+        An error is each caller's own, so that he can add to it what only he shall hear.
+        """
+        flight = self._flight
+        while flight.head is None:
+            if flight.error is not None:
+                if not self._began and not isinstance(flight.error, UpstreamError):
+                    raise HandedOver
+                raise _own(flight.error)
+            await self._more()
+        return flight.head
+
+    async def whole(self) -> bytes | None:
+        """All of the answer, when it is there; None if it is too large to be held."""
+        flight = self._flight
+        while not flight.ended:
+            if flight.too_large:
+                return None
+            await self._more()
+        if flight.error is not None:
+            raise _own(flight.error)
+        return None if flight.too_large else b"".join(flight.pieces)
+
+    async def __anext__(self) -> bytes:
+        flight = self._flight
+        if self._cut:
+            raise UpstreamDisconnected
+        while self.at >= flight.count:
+            if flight.ended:
+                if flight.error is not None:
+                    raise _own(flight.error)
+                raise StopAsyncIteration
+            await self._more()
+        piece = flight.piece(self.at)
+        self.at += 1
+        if flight.too_large:
+            flight.let_go()
+        return piece
+
+    def take_all(self) -> list[bytes]:
+        """What he has not heard yet of what has come."""
+        flight = self._flight
+        found = [] if self._cut else [flight.piece(each) for each in range(self.at, flight.count)]
+        self.at += len(found)
+        if flight.too_large:
+            flight.let_go()
+        return found
+
+    async def aclose(self) -> None:
+        self._flight.leave(self)
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def cut_off(self) -> None:
+        self._cut = True
+
+    async def _more(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+def _how(error: BaseException) -> Ending:
+    if isinstance(error, UpstreamError):
+        return Ending.CUT
+    return Ending.CANCELLED if isinstance(error, asyncio.CancelledError) else Ending.FAILED
+
+
+def _own(error: BaseException) -> BaseException:
+    if isinstance(error, ProxyError):
+        return error.twin()
+    # A cancelled flight is no cancelled caller.
+    return UpstreamDisconnected() if isinstance(error, asyncio.CancelledError) else error

@@ -1,0 +1,85 @@
+"""Asks the store, which may be slow, broken or away: that is a miss and never an error."""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, get_running_loop
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ai_proxy_mw.caching.entry import Entry, decode, encode
+from ai_proxy_mw.stores.guard import Guard, StoreDown
+
+if TYPE_CHECKING:
+    from ai_proxy_mw.stores.base import CacheStore
+
+
+class Keeper:
+    """A store behind a guard for each event loop. What is only in this process needs none."""
+
+    def __init__(self, store: CacheStore) -> None:
+        self.store = store
+        self.shared = store.shared
+        self.failures = 0
+        """How many questions were not answered."""
+        self._guards: dict[AbstractEventLoop, tuple[Guard, Guard]] = {}
+
+    async def find(self, key: str) -> Entry | None:
+        """What is kept under a key, if it is whole and can be had."""
+        data = await self.load(key)
+        return None if data is None else decode(key, data)
+
+    async def keep(self, entry: Entry, tags: Sequence[str]) -> bool:
+        """Keep an entry for as long as it may be of use; whether the store has taken it."""
+        return await self.save(entry.key, encode(entry), ttl=entry.ttl + entry.keep, tags=tags)
+
+    async def load(self, key: str) -> bytes | None:
+        if not self.shared:
+            return await self.store.get(key)
+        try:
+            return await self._reading().ask(partial(self.store.get, key))
+        except StoreDown:
+            self.failures += 1
+            return None
+
+    async def save(self, key: str, value: bytes, *, ttl: float, tags: Sequence[str] = ()) -> bool:
+        question = partial(self.store.set, key, value, ttl=ttl, tags=tags)
+        if not self.shared:
+            await question()
+            return True
+        try:
+            # Apart from reading: a disk that is full can still be read.
+            await self._writing().ask(question)
+        except StoreDown:
+            self.failures += 1
+            return False
+        return True
+
+    async def lock(self, name: str, owner: str, *, lease: float) -> str | None:
+        """Who holds a lock now; None if nobody can tell."""
+        try:
+            return await self._writing().ask(partial(self.store.lock, name, owner, lease=lease))
+        except StoreDown:
+            self.failures += 1
+            return None
+
+    async def unlock(self, name: str, owner: str) -> None:
+        try:
+            await self._writing().ask(partial(self.store.unlock, name, owner))
+        except StoreDown:
+            self.failures += 1  # the lease will run out
+
+    def _reading(self) -> Guard:
+        return self._here()[0]
+
+    def _writing(self) -> Guard:
+        return self._here()[1]
+
+    def _here(self) -> tuple[Guard, Guard]:
+        loop = get_running_loop()
+        guards = self._guards.get(loop)
+        if guards is None:
+            running = {known: pair for known, pair in self._guards.items() if not known.is_closed()}
+            guards = Guard("cache"), Guard("cache, writing")
+            self._guards = {**running, loop: guards}
+        return guards

@@ -1,0 +1,133 @@
+"""Which calls may be answered from the cache, and under which key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ai_proxy_mw.caching.cacheable import LEFT_OUT, is_certain, may_be_kept
+from ai_proxy_mw.caching.key import Scope, cache_key
+from ai_proxy_mw.caching.question import Unkeyable, read
+from ai_proxy_mw.caching.tags import tag_of
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._http import Request
+    from ai_proxy_mw.caching.options import Cache
+
+_LONG_WORK = 512 * 1024
+"""Bytes from which on a body is read in a thread: a millisecond of the loop of all calls."""
+
+# They change what the upstream does, and are sent to it.
+_ALWAYS = ("anthropic-beta", "anthropic-version", "openai-beta")
+
+_USUAL = frozenset({"*/*", "application/*", "application/json", "text/event-stream", "text/plain"})
+"""What clients accept without meaning anything by it."""
+
+
+class Plan(NamedTuple):
+    """Where a call's answer is kept, and what else it can be purged by."""
+
+    key: str
+    subject: str
+    endpoint: str
+    model: str
+
+    @property
+    def is_get(self) -> bool:
+        return self.endpoint.startswith("GET ")
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return (
+            tag_of("subject", self.subject),
+            tag_of("endpoint", self.endpoint),
+            tag_of("model", self.model),
+        )
+
+
+class Policy:
+    """app: its name; apps of other names have entries of their own.
+    upstream: where answers come from.
+    forwarded: names of the caller's headers that are sent there.
+    """
+
+    def __init__(self, cache: Cache, *, app: str, upstream: str, forwarded: Iterable[str]) -> None:
+        self._cache = cache
+        self._app = app
+        self._upstream = upstream
+        members = [name for name in cache.vary if name in LEFT_OUT]
+        self._left_out = LEFT_OUT - set(members)
+        named = {name.lower() for name in (*cache.vary, *forwarded)}
+        names = {*named - set(members), *_ALWAYS} - {"accept"}
+        self._vary = frozenset(name.encode("ascii") for name in names)
+
+    async def plan(self, request: Request) -> Plan | None:
+        """None for a call that the cache has nothing to do with."""
+        cache = self._cache
+        if cache.when is not None and not cache.when(request):
+            return None
+        scope = self._scope(request)
+        if scope is None:
+            return None
+        call = request.call
+        body = b"{}" if call is None else call.body()
+        if len(body) > _LONG_WORK:
+            question = await asyncio.to_thread(self._question, request.endpoint, body)
+        else:
+            question = self._question(request.endpoint, body)
+        if question is None:
+            return None
+        model = "" if call is None else call.model or ""
+        key = cache_key(
+            scope,
+            app=self._app,
+            upstream=self._upstream,
+            endpoint=request.endpoint,
+            path=request.path or "",
+            query=request.query,
+            question=question,
+            vary=self._varying(request),
+        )
+        return Plan(key, request.subject, request.endpoint, model)
+
+    def _question(self, endpoint: str, body: bytes) -> bytes | None:
+        try:
+            members, canonical = read(body, self._left_out)
+        except Unkeyable:
+            return None
+        if not may_be_kept(endpoint, members):
+            return None
+        if self._cache.temperature_zero_only and not is_certain(endpoint, members):
+            return None
+        return canonical
+
+    def _scope(self, request: Request) -> Scope | None:
+        scope = self._cache.scope
+        if scope == "shared":
+            return Scope("shared", "")
+        if callable(scope):
+            name = scope(request)
+            return None if name is None else Scope("own", name)
+        identity = request.identity
+        if identity is not None and identity.scope is not None:
+            return Scope("group", identity.scope)
+        return Scope("subject", request.subject)
+
+    def _varying(self, request: Request) -> list[tuple[str, str]]:
+        """The headers that matter, as far as they are there."""
+        found = []
+        for name, value in request.raw_headers:
+            if name in self._vary or (name == b"accept" and not _is_usual(value)):
+                found.append((name.decode("latin-1"), value.decode("latin-1")))
+        found.sort(key=_name)  # lines of one name stay in their order
+        return found
+
+
+def _is_usual(accept: bytes) -> bool:
+    items = accept.decode("latin-1").lower().split(",")
+    return {item.partition(";")[0].strip() for item in items} <= _USUAL
+
+
+def _name(line: tuple[str, str]) -> str:
+    return line[0]

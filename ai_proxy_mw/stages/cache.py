@@ -1,0 +1,234 @@
+"""Answers from what is kept, and has many who ask the same wait for one call upstream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ai_proxy_mw._errors import NotCached, UpstreamError
+from ai_proxy_mw._http import Ending, Response
+from ai_proxy_mw.caching import marks
+from ai_proxy_mw.caching.conditional import conditional
+from ai_proxy_mw.caching.flight import HandedOver
+from ai_proxy_mw.caching.recording import may_be_kept
+from ai_proxy_mw.caching.replay import coding_of, kept, shared
+from ai_proxy_mw.caching.wishes import wishes_of
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._http import Request
+    from ai_proxy_mw._limits import Limit
+    from ai_proxy_mw._types import Handler, RawHeaders
+    from ai_proxy_mw.caching.answers import Answers
+    from ai_proxy_mw.caching.entry import Entry
+    from ai_proxy_mw.caching.flight import Flight, Head, Listener
+    from ai_proxy_mw.caching.policy import Plan
+    from ai_proxy_mw.caching.wishes import Wishes
+    from ai_proxy_mw.limiting.tally import Tally
+
+_FAILURES = frozenset({500, 502, 503, 504})  # RFC 5861, section 4
+
+
+class CacheStage:
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._endpoints = frozenset(answers.options.endpoints)
+
+    async def __call__(self, request: Request, handler: Handler) -> Response:
+        if request.endpoint not in self._endpoints:
+            return await handler(request)
+        wishes = wishes_of(request.raw_headers)
+        plan = None if wishes.no_store else await self._answers.policy.plan(request)
+        if plan is not None:
+            return await _Case(self._answers, request, handler, plan, wishes).answer()
+        if wishes.only_if_cached:
+            raise NotCached
+        self._answers.counts.bypassed += 1
+        response = await handler(request)
+        response.headers = response.headers + marks.BYPASS
+        return response
+
+
+class _Case:
+    """One call that the cache may answer."""
+
+    def __init__(
+        self, answers: Answers, request: Request, handler: Handler, plan: Plan, wishes: Wishes
+    ) -> None:
+        self._answers = answers
+        self._request = request
+        self._handler = handler
+        self._plan = plan
+        self._wishes = wishes
+        # The stage that has made it takes it off the request when this call is answered.
+        self._tally = request.tally
+
+    async def answer(self) -> Response:
+        entry = None if self._wishes.no_cache else await self._find()
+        if entry is not None:
+            response = await self._from_kept(entry)
+            if response is not None:
+                return response
+        if self._wishes.only_if_cached:
+            raise NotCached
+        if self._request.method == "HEAD":
+            response = await self._handler(self._request)
+            response.headers = response.headers + marks.miss("method", stored=False)
+            return response
+        while True:
+            try:
+                return await self._from_upstream(entry)
+            except HandedOver:
+                pass  # then it is for this call to ask, or for another that was quicker
+
+    async def _find(self) -> Entry | None:
+        flight = self._answers.flights.under_way(self._plan.key)
+        if flight is not None and not flight.alone:
+            return None  # nothing is kept yet, or it is too old
+        return await self._answers.find(self._plan.key)
+
+    # -- what is kept ------------------------------------------------------------------------
+
+    async def _from_kept(self, entry: Entry) -> Response | None:
+        wishes = self._wishes
+        age = self._answers.clock() - entry.created
+        left = entry.ttl - age
+        too_old = wishes.max_age is not None and age > wishes.max_age
+        if left > (wishes.min_fresh or 0) and not too_old:
+            return await self._hit(entry, marks.hit(age=age, ttl=left))
+        if too_old or wishes.min_fresh is not None:
+            return None
+        if -left < self._answers.options.stale_while_revalidate:
+            self._renew()
+        elif wishes.max_stale is None or -left > wishes.max_stale:
+            return None
+        return await self._hit(entry, marks.hit(age=age, ttl=left))
+
+    async def _hit(self, entry: Entry, said: RawHeaders) -> Response:
+        await self._count()
+        self._answers.counts.hit(entry, stale=self._age(entry) >= entry.ttl)
+        request = self._request
+        paced = self._answers.options.replay == "paced"
+        response = kept(entry, said, paced=paced, bodyless=request.method == "HEAD")
+        if self._plan.is_get:
+            return conditional(request.raw_headers, response, entry.body)
+        return response
+
+    def _renew(self) -> None:
+        """Have it asked anew, without anybody waiting for it."""
+        if self._answers.flights.under_way(self._plan.key) is None:
+            self._begin(alone=True)
+
+    def _instead(self, entry: Entry | None) -> Entry | None:
+        """What may be given although the upstream has failed."""
+        if entry is None:
+            return None
+        late = self._age(entry) - entry.ttl
+        return entry if late < self._answers.options.stale_if_error else None
+
+    async def _hit_for_error(self, entry: Entry) -> Response:
+        age = self._age(entry)
+        return await self._hit(entry, marks.stale_for_error(age=age, ttl=entry.ttl - age))
+
+    def _age(self, entry: Entry) -> float:
+        return self._answers.clock() - entry.created
+
+    # -- upstream ----------------------------------------------------------------------------
+
+    async def _from_upstream(self, entry: Entry | None) -> Response:
+        instead = self._instead(entry)
+        flight = None if self._wishes.no_cache else self._answers.flights.under_way(self._plan.key)
+        joins = flight is not None
+        if flight is None:
+            flight = self._begin(alone=False)
+        listener = flight.listen(began=not joins)
+        try:
+            head = await listener.head()
+            if instead is None or head.status not in _FAILURES:
+                return await self._heard(flight, listener, head, joins=joins, entry=entry)
+        except UpstreamError:
+            await listener.aclose()
+            if instead is None:
+                raise
+        except BaseException:
+            await listener.aclose()
+            raise
+        await listener.aclose()
+        return await self._hit_for_error(instead)
+
+    async def _heard(
+        self, flight: Flight, listener: Listener, head: Head, *, joins: bool, entry: Entry | None
+    ) -> Response:
+        counts = self._answers.counts
+        if joins or flight.second_hand:
+            await self._count()
+            counts.collapsed += 1
+            response = shared(self._request, head, listener, marks.collapsed())
+        else:
+            counts.misses += 1
+            said = marks.miss(self._why(entry), stored=may_be_kept(head))
+            response = Response(head.status, [*head.headers, *said], listener)
+            response.event_stream = head.event_stream
+        if not self._plan.is_get or head.status != 200 or coding_of(head.headers):
+            return response
+        body = await listener.whole()
+        if body is None:
+            return response
+        answer = conditional(self._request.raw_headers, response, body)
+        if answer is not response:
+            await listener.aclose()
+        return answer
+
+    def _why(self, entry: Entry | None) -> str:
+        if self._wishes.no_cache:
+            return "request"
+        return "miss" if entry is None else "stale"
+
+    def _begin(self, *, alone: bool) -> Flight:
+        request, handler, tally = self._request, self._handler, self._tally
+
+        async def source() -> Response:
+            request.tally = tally
+            try:
+                response = await handler(request)
+            except BaseException:
+                if alone and tally is not None:
+                    tally.release()
+                raise
+            finally:
+                request.tally = None
+            if alone and tally is not None:
+                response.observers.append(_Release(tally))
+            return response
+
+        return self._answers.flights.begin(
+            self._plan.key,
+            source,
+            self._answers.keeping(self._plan, request),
+            alone=alone,
+            apart=self._wishes.no_cache,
+        )
+
+    async def _count(self) -> None:
+        """What the cache answers is a call; it takes no tokens and no money."""
+        if self._tally is None:
+            return
+        if self._answers.options.count_hits:
+            await self._tally.take_late(_calls_only)
+        else:
+            self._tally.uncount()
+
+
+class _Release:
+    """Frees the places that were taken for a call whose caller has been answered long since."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def chunk(self, data: bytes) -> None:
+        pass
+
+    def end(self, how: Ending) -> None:  # noqa: ARG002 - however it ended
+        self._tally.release()
+
+
+def _calls_only(limit: Limit) -> int:
+    return limit.of == "requests"
