@@ -17,10 +17,15 @@ from ai_proxy_mw._limits import Limit, limits_of
 from ai_proxy_mw._media import Images, Urls
 from ai_proxy_mw._models import Models
 from ai_proxy_mw._paths import check_prefix
+from ai_proxy_mw.caching.options import Cache
 from ai_proxy_mw.limiting.books import Books
+from ai_proxy_mw.stores.disk_cache import DiskCache
+from ai_proxy_mw.stores.memory_cache import MemoryCache
+from ai_proxy_mw.stores.redis_cache import RedisCache
 
 if TYPE_CHECKING:
     from ai_proxy_mw._proxy import ProxyOptions
+    from ai_proxy_mw.stores.base import CacheStore
 
 _FAKE_PACE = 0.05  # seconds between two events, so that a stream is seen to be one
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -29,9 +34,6 @@ _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 # it: who sets a limit must not run without.
 _NOT_YET = {
     "AI_PROXY_UPSTREAMS": "several upstreams",
-    "AI_PROXY_CACHE": "a cache",
-    "AI_PROXY_CACHE_TTL": "a cache",
-    "AI_PROXY_CACHE_SCOPE": "a cache",
 }
 
 
@@ -53,6 +55,7 @@ def read(environ: Mapping[str, str] | None, options: ProxyOptions) -> ProxyOptio
     if isinstance(options.get("upstream"), Upstream):
         found.pop("api_key", None)
         found.pop("timeouts", None)
+    _put_cache_together(found, options)
     found.update(options)
     _require(found)
     if found["upstream"] == "fake":
@@ -62,8 +65,6 @@ def read(environ: Mapping[str, str] | None, options: ProxyOptions) -> ProxyOptio
 
 def _refuse_unknown(values: Mapping[str, str]) -> None:
     for name in sorted(values):
-        if name == "AI_PROXY_CACHE" and values[name] == "off":
-            continue
         if name in _NOT_YET:
             raise ConfigurationError(f"{name}: version {__version__} has no {_NOT_YET[name]} yet")
         if name.startswith("AI_PROXY_") and name not in _VARIABLES:
@@ -175,6 +176,37 @@ def _storage(value: str) -> str:
     return value
 
 
+def _cache_store(value: str) -> CacheStore | None:
+    """`off`, `memory`, a directory, or the URL of a Redis."""
+    if value == "off":
+        return None
+    if value == "memory":
+        return MemoryCache()
+    if "://" in value:
+        return RedisCache(value)
+    return DiskCache(value)
+
+
+def _cache_ttl(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigurationError("write seconds, like 3600")
+    return seconds
+
+
+def _put_cache_together(found: dict[str, Any], options: ProxyOptions) -> None:
+    """Three variables are one argument. Without a store the others have nothing to say."""
+    said = {name: found.pop(f"cache_{name}") for name in ("ttl", "scope") if f"cache_{name}" in found}
+    store = found.get("cache")
+    if store is not None:
+        found["cache"] = Cache(store, **said)
+    elif said and "cache" not in found and "cache" not in options:
+        raise ConfigurationError("AI_PROXY_CACHE: say where answers are kept, or 'off'")
+
+
 def _choice(*words: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in words:
@@ -214,5 +246,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AI_PROXY_STRICT": ("strict", _flag("refuse what is not known")),
     "AI_PROXY_MODELS": ("models", _models),
     "AI_PROXY_IMAGE_URLS": ("images", _image_urls),
+    "AI_PROXY_CACHE": ("cache", _cache_store),
+    "AI_PROXY_CACHE_TTL": ("cache_ttl", _cache_ttl),
+    "AI_PROXY_CACHE_SCOPE": ("cache_scope", _choice("subject", "shared")),
     "AI_PROXY_CORS_ORIGINS": ("cors", _cors),
 }

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
+
+T = TypeVar("T")
 
 HOOK_THREADS = 64
 """At once: they wait for databases, and the loop's own few threads are for short work."""
@@ -13,6 +17,14 @@ HOOK_THREADS = 64
 @cache
 def hook_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(HOOK_THREADS, "ai_proxy_mw-hook")
+
+
+async def run_sync(function: Callable[[], T], /) -> T:
+    """Run a blocking function in a thread, with the caller's context variables."""
+    # Not thread_sensitive: that would make one slow function hold up all others.
+    from asgiref.sync import sync_to_async  # noqa: PLC0415 - 20 ms of import, seldom needed
+
+    return await sync_to_async(function, thread_sensitive=False, executor=hook_threads())()
 
 
 # Threads do not survive a fork.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.accounting.prices import Prices
     from ai_proxy_mw.caching.answers import Answers
     from ai_proxy_mw.caching.options import Cache
+    from ai_proxy_mw.caching.tools import CacheTools
     from ai_proxy_mw.limiting.limiter import FindLimits, Limits, OnStoreFailure
     from ai_proxy_mw.stores.base import CacheStore
     from ai_proxy_mw.upstream.base import Transport
@@ -191,14 +192,16 @@ class AIProxy:
             cors=cors,
         )
         self.handle: Handler = journey.whole
-        self.admitted: Handler = journey.admitted
+        self._admitted = journey.admitted
 
     @property
-    def cache(self) -> Answers:
-        """What is kept: `purge`, `stats` and `warm`. Raises ConfigurationError where nothing is."""
+    def cache(self) -> CacheTools:
+        """`purge`, `stats` and `warm`. Raises ConfigurationError where nothing is kept."""
         if self._answers is None:
             raise ConfigurationError("this proxy has no cache; give it cache=MemoryCache() or such")
-        return self._answers
+        from ai_proxy_mw.caching.tools import CacheTools  # noqa: PLC0415 - only for the owner
+
+        return CacheTools(self._answers, self._admitted)
 
     @classmethod
     def from_env(

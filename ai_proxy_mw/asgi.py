@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
 from ai_proxy_mw._calls import read_head
 from ai_proxy_mw._delivery import Truncated, deliver
 from ai_proxy_mw._errors import ClientGone
-from ai_proxy_mw._hook_threads import hook_threads
+from ai_proxy_mw._hook_threads import run_sync
 from ai_proxy_mw._http import Request, Response
 from ai_proxy_mw._incoming import Pull, RequestBody
 from ai_proxy_mw._paths import below, is_tricky
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
-
-T = TypeVar("T")
 
 
 class AIProxyMiddleware:
@@ -242,11 +240,3 @@ async def _alone(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.shutdown.complete"})
     else:
         await send({"type": "websocket.close"})
-
-
-async def run_sync(function: Callable[[], T], /) -> T:
-    """Run a blocking function in a thread, with the caller's context variables."""
-    # Not thread_sensitive: that would make one slow function hold up all others.
-    from asgiref.sync import sync_to_async  # noqa: PLC0415 - 20 ms of import, seldom needed
-
-    return await sync_to_async(function, thread_sensitive=False, executor=hook_threads())()

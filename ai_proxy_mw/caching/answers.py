@@ -1,20 +1,17 @@
-"""The answers that a proxy keeps: looking them up, keeping them, and the owner's tools."""
+"""The answers that a proxy keeps."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
 
-from ai_proxy_mw._errors import ConfigurationError
-from ai_proxy_mw._loop import loop_thread
-from ai_proxy_mw.caching.counts import CacheStats, Counts, stats_of
+from ai_proxy_mw.caching.counts import Counts
 from ai_proxy_mw.caching.flights import Flights
 from ai_proxy_mw.caching.keeper import Keeper
 from ai_proxy_mw.caching.key import app_prefix
 from ai_proxy_mw.caching.policy import Policy
 from ai_proxy_mw.caching.recording import Term, recorded
-from ai_proxy_mw.caching.tags import Kind, tag_of
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
@@ -30,7 +27,7 @@ T = TypeVar("T")
 
 
 class Answers:
-    """What `proxy.cache` is.
+    """What the stage asks, and the owner's tools.
 
     name: of the app. upstream: where its answers come from. forwarded: names of the callers'
     headers that are sent there. costs: knows what an answer has cost.
@@ -47,6 +44,7 @@ class Answers:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.options = cache
+        self.store = cache.store
         self.counts = Counts()
         self.policy = Policy(cache, app=name, upstream=upstream, forwarded=forwarded)
         self.clock = clock
@@ -56,8 +54,6 @@ class Answers:
         self._costs = costs
         self._stale = max(cache.stale_while_revalidate, cache.stale_if_error)
         self._purges = 0
-
-    # -- for the corridor --------------------------------------------------------------------
 
     async def find(self, key: str) -> Entry | None:
         """What is kept under a key, fresh or stale."""
@@ -76,7 +72,6 @@ class Answers:
             term = Term(self.clock(), ttl, self._stale)
             most = self.options.max_entry_bytes
             entry = await recorded(flight, plan, term, most=most, price=price)
-            # What was asked before a purge may hold what was to be forgotten.
             if entry is None or ttl <= 0 or purges != self._purges:
                 return False
             stored = await self._keeper.keep(entry, plan.tags)
@@ -88,7 +83,7 @@ class Answers:
     def _ttl(self, request: Request) -> float:
         ttl = self.options.ttl
         if ttl is None:
-            return self.options.store.ttl
+            return self.store.ttl
         return ttl(request) if callable(ttl) else ttl
 
     def _is_fresh(self, entry: Entry) -> bool:
@@ -97,60 +92,21 @@ class Answers:
     async def aclose(self) -> None:
         """Wait for what is being stored, and close the running loop's connections."""
         await self.flights.aclose()
-        await self.options.store.aclose()
+        await self.store.aclose()
 
-    # -- for the owner -----------------------------------------------------------------------
-
-    async def stats(self) -> CacheStats:
-        """What this process has saved, and what the store holds. Raises what the store raises."""
-        held = await self.options.store.stats()
-        return stats_of(self.counts, held, failures=self._keeper.failures)
-
-    async def purge(
-        self,
-        *,
-        subject: str | None = None,
-        endpoint: str | None = None,
-        model: str | None = None,
-        key: str | None = None,
-    ) -> int:
-        """Forget what was answered to a subject, by an endpoint, by a model, or under one key; with
-        none of them all answers of this app. How many they were.
-
-        subject: as `identify` gives it; what is shared is forgotten if it was he who had it asked.
-        model: as the upstream knows it. Raises ConfigurationError where more than one is given, and
-        what the store raises.
-        """
-        named: dict[Kind, str | None] = {"subject": subject, "endpoint": endpoint, "model": model}
-        tags = [tag_of(kind, text) for kind, text in named.items() if text is not None]
-        if len(tags) + (key is not None) > 1:
-            raise ConfigurationError("purge: write one of subject=, endpoint=, model= and key=")
+    async def purge(self, *, key: str | None, tag: str) -> int:
+        """Forget one answer, or all of this app that have a tag."""
+        # What is asked already may hold what is to be forgotten: it is not kept, either.
         self._purges += 1
         if key is not None:
-            return await self.options.store.purge(key=key)
-        return await self.options.store.purge(prefix=self._prefix, tag="".join(tags))
+            return await self.store.purge(key=key)
+        return await self.store.purge(prefix=self._prefix, tag=tag)
 
-    async def keys(self) -> AsyncIterator[str]:
-        """The keys of this app's answers, for `purge(key=...)`."""
-        async for key in self.options.store.keys(self._prefix):
-            yield key
+    def keys(self) -> AsyncIterator[str]:
+        """The keys of this app's answers."""
+        return self.store.keys(self._prefix)
 
-    def stats_sync(self) -> CacheStats:
-        """`stats` for code that has no event loop."""
-        return self._run(self.stats())
-
-    def purge_sync(
-        self,
-        *,
-        subject: str | None = None,
-        endpoint: str | None = None,
-        model: str | None = None,
-        key: str | None = None,
-    ) -> int:
-        """`purge` for code that has no event loop."""
-        return self._run(self.purge(subject=subject, endpoint=endpoint, model=model, key=key))
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        thread = loop_thread()
-        thread.at_stop(self, self.aclose)
-        return thread.run(work)
+    @property
+    def failures(self) -> int:
+        """How many questions the store has not answered."""
+        return self._keeper.failures
