@@ -21,6 +21,9 @@ from ai_proxy_mw.accounting.prices import Price, Prices
 from ai_proxy_mw.asgi import AIProxyMiddleware
 from ai_proxy_mw.schema.call import Call
 from ai_proxy_mw.stores.disk_cache import DiskCache
+from ai_proxy_mw.stores.base import CacheStore, StoreStats
+from ai_proxy_mw.stores.memory_cache import MemoryCache
+from ai_proxy_mw.stores.tiered_cache import TieredCache
 from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
 from ai_proxy_mw.upstream.native import NativeTransport
 from ai_proxy_mw.wsgi import AIProxyWSGIMiddleware
@@ -33,6 +36,7 @@ __all__ = [
     "AIProxyWSGIMiddleware",
     "Audio",
     "Body",
+    "CacheStore",
     "Call",
     "Caps",
     "ConfigurationError",
@@ -45,6 +49,7 @@ __all__ = [
     "Identity",
     "Images",
     "Limit",
+    "MemoryCache",
     "Models",
     "NativeTransport",
     "Observer",
@@ -57,7 +62,9 @@ __all__ = [
     "Refused",
     "Request",
     "Response",
+    "StoreStats",
     "SubrequestIdentify",
+    "TieredCache",
     "Timeouts",
     "Transport",
     "Unauthorized",

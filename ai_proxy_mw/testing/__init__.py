@@ -1,5 +1,6 @@
-"""What an app's own tests need: a fake upstream."""
+"""What an app's own tests need: a fake upstream, and what a store must keep to."""
 
+from ai_proxy_mw.testing._check_cache_store import check_cache_store
 from ai_proxy_mw.testing._gate import Gate
 from ai_proxy_mw.testing._record import Outcome, SeenRequest
 from ai_proxy_mw.testing._server import FakeServer
@@ -14,4 +15,5 @@ __all__ = [
     "Gate",
     "Outcome",
     "SeenRequest",
+    "check_cache_store",
 ]
