@@ -24,6 +24,7 @@ from ai_proxy_mw.stores.disk_cache import DiskCache
 from ai_proxy_mw.stores.base import CacheStore, StoreStats
 from ai_proxy_mw.stores.memory_cache import MemoryCache
 from ai_proxy_mw.stores.tiered_cache import TieredCache
+from ai_proxy_mw.stores.redis_cache import RedisCache
 from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
 from ai_proxy_mw.upstream.native import NativeTransport
 from ai_proxy_mw.wsgi import AIProxyWSGIMiddleware
@@ -59,6 +60,7 @@ __all__ = [
     "Prices",
     "ProxyError",
     "ProxyOptions",
+    "RedisCache",
     "Refused",
     "Request",
     "Response",
