@@ -33,6 +33,9 @@ LEFT_OUT = frozenset(
 )
 """Members that name the caller or help the provider, and do not change what is answered."""
 
+_REPEATED = LEFT_OUT - {"client_metadata"}
+"""What a response object says again. In another's answer, that would tell who had asked first."""
+
 _CERTAIN = frozenset({"POST /embeddings", "POST /moderations"})
 
 _KEEPS = ("background", "store")
@@ -72,3 +75,8 @@ def is_certain(endpoint: str, members: Mapping[str, Any]) -> bool:
         return True
     temperature = members.get("temperature")
     return type(temperature) in (int, float) and temperature == 0
+
+
+def left_out_of(endpoint: str) -> frozenset[str]:
+    """The members that make no difference to the answers of an endpoint."""
+    return LEFT_OUT - _REPEATED if endpoint == "POST /responses" else LEFT_OUT

@@ -105,10 +105,8 @@ def _events(body: bytes) -> list[Event]:
 
 def _ends_with_data(body: bytes) -> bool:
     """Whether only blank lines and comments follow the last data."""
-    for line in reversed(body.splitlines()):
-        if line and not line.startswith(b":"):
-            return line.startswith(b"data")
-    return False
+    lines = (line for line in reversed(body.splitlines()) if line and not line.startswith(b":"))
+    return next(lines, b"").partition(b":")[0] == b"data"
 
 
 def _type(event: Event) -> str | None:

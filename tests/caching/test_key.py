@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy_mw.caching.key import Scope, app_prefix, cache_key
@@ -40,11 +40,13 @@ PLAIN: dict[str, Any] = {
 }
 
 
+@settings(max_examples=50)
 @given(_PARTS, _PARTS)
 def test_two_keys_are_the_same_if_their_parts_are(one: dict[str, Any], two: dict[str, Any]) -> None:
     assert (cache_key(**one) == cache_key(**two)) == (one == two)
 
 
+@settings(max_examples=50)
 @given(parts=_PARTS, data=st.data())
 def test_what_moves_from_one_part_to_the_next_is_another_key(
     parts: dict[str, Any], data: st.DataObject

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy_mw.caching.question import Unkeyable, canonical, decode, read
@@ -74,6 +74,7 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
+@settings(max_examples=40)
 @given(data=st.data(), value=_PAIRS)
 def test_doubles_are_found_however_they_are_written(data: st.DataObject, value: Pairs) -> None:
     body = data.draw(_written(value)).encode()
@@ -89,6 +90,7 @@ def test_doubles_are_found_however_they_are_written(data: st.DataObject, value: 
     }
 
 
+@settings(max_examples=30)
 @given(value=_PAIRS, data=st.data())
 def test_how_it_is_written_makes_no_difference(value: Pairs, data: st.DataObject) -> None:
     if _has_doubles(value):
