@@ -19,12 +19,14 @@ from ai_proxy_mw._subrequest import SubrequestIdentify
 from ai_proxy_mw.accounting.estimate import Estimate
 from ai_proxy_mw.accounting.prices import Price, Prices
 from ai_proxy_mw.asgi import AIProxyMiddleware
+from ai_proxy_mw.caching.counts import CacheStats
+from ai_proxy_mw.caching.options import Cache
 from ai_proxy_mw.schema.call import Call
-from ai_proxy_mw.stores.disk_cache import DiskCache
 from ai_proxy_mw.stores.base import CacheStore, StoreStats
+from ai_proxy_mw.stores.disk_cache import DiskCache
 from ai_proxy_mw.stores.memory_cache import MemoryCache
-from ai_proxy_mw.stores.tiered_cache import TieredCache
 from ai_proxy_mw.stores.redis_cache import RedisCache
+from ai_proxy_mw.stores.tiered_cache import TieredCache
 from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
 from ai_proxy_mw.upstream.native import NativeTransport
 from ai_proxy_mw.wsgi import AIProxyWSGIMiddleware
@@ -37,6 +39,8 @@ __all__ = [
     "AIProxyWSGIMiddleware",
     "Audio",
     "Body",
+    "Cache",
+    "CacheStats",
     "CacheStore",
     "Call",
     "Caps",

@@ -33,6 +33,7 @@ def test_each_variable_becomes_its_argument() -> None:
             "AI_PROXY_TIMEOUTS": "connect=5, first_byte=60,idle=120,total=600.5",
             "AI_PROXY_CORS_ORIGINS": "https://app.example, http://localhost:3000",
             "AI_PROXY_CACHE": "off",
+            "AI_PROXY_CACHE_TTL": "60",
             "AI_PROXY_LIMITS": "100/minute; 50000 tokens/minute; 5 usd/day; 8 concurrent;",
             "AI_PROXY_LIMITS_STORAGE": "redis://localhost:6379",
             "AI_PROXY_ON_STORE_FAILURE": "deny",
@@ -67,8 +68,30 @@ def test_each_variable_becomes_its_argument() -> None:
         "strict": False,
         "models": Models(["gpt-4.1*"], aliases={"fast": "gpt-4.1-mini"}),
         "images": Images(urls="refuse"),
+        "cache": None,
         "cors": CORS(allow_origins=["https://app.example", "http://localhost:3000"]),
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [("memory", MemoryCache), ("redis://localhost:6379/1", RedisCache), ("var/cache", DiskCache)],
+)
+def test_where_answers_are_kept(value: str, kind: type) -> None:
+    said = {"AI_PROXY_CACHE": value, "AI_PROXY_CACHE_TTL": "60", "AI_PROXY_CACHE_SCOPE": "shared"}
+    cache = read({**OPEN, **said}, {})["cache"]
+    assert isinstance(cache, Cache)
+    assert isinstance(cache.store, kind)
+    assert (cache.ttl, cache.scope) == (60.0, "shared")
+    plain = read({**OPEN, "AI_PROXY_CACHE": value}, {})["cache"]
+    assert isinstance(plain, Cache)
+    assert (plain.ttl, plain.scope) == (None, "subject")
+
+
+def test_a_cache_in_the_code_goes_before_the_variables() -> None:
+    mine = MemoryCache()
+    said = {"AI_PROXY_CACHE": "var/cache", "AI_PROXY_CACHE_TTL": "60"}
+    assert read({**OPEN, **said}, {"cache": mine})["cache"] is mine
 
 
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,8 +131,12 @@ def test_sizes(text: str, size: int) -> None:
         ("AI_PROXY_LIMITS_STORAGE", "oracle://user:sk-a@host"),
         ("AI_PROXY_ON_STORE_FAILURE", "hope"),
         ("AI_PROXY_TRUSTED_PROXIES", "10.0.0.0/8,somewhere"),
-        ("AI_PROXY_CACHE", "memory"),
+        ("AI_PROXY_CACHE", "memcached://localhost"),
+        ("AI_PROXY_CACHE", "redis://user:sk-a@localhost:none"),
         ("AI_PROXY_CACHE_TTL", "60"),
+        ("AI_PROXY_CACHE_TTL", "soon"),
+        ("AI_PROXY_CACHE_TTL", "-1"),
+        ("AI_PROXY_CACHE_TTL", "inf"),
         ("AI_PROXY_CACHE_SCOPE", "shared"),
         ("AI_PROXY_CORS_ORIGINS", "app.example"),
         ("AI_PROXY_CORS_ORIGINS", "https://app.example/"),

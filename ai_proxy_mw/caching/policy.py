@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from ai_proxy_mw.caching.cacheable import LEFT_OUT, is_certain, may_be_kept
+from ai_proxy_mw.caching.cacheable import LEFT_OUT, is_certain, left_out_of, may_be_kept
 from ai_proxy_mw.caching.key import Scope, cache_key
 from ai_proxy_mw.caching.question import Unkeyable, read
 from ai_proxy_mw.caching.tags import tag_of
@@ -57,7 +57,7 @@ class Policy:
         self._app = app
         self._upstream = upstream
         members = [name for name in cache.vary if name in LEFT_OUT]
-        self._left_out = LEFT_OUT - set(members)
+        self._left_out = {each: left_out_of(each) - set(members) for each in cache.endpoints}
         named = {name.lower() for name in (*cache.vary, *forwarded)}
         names = {*named - set(members), *_ALWAYS} - {"accept"}
         self._vary = frozenset(name.encode("ascii") for name in names)
@@ -93,7 +93,7 @@ class Policy:
 
     def _question(self, endpoint: str, body: bytes) -> bytes | None:
         try:
-            members, canonical = read(body, self._left_out)
+            members, canonical = read(body, self._left_out[endpoint])
         except Unkeyable:
             return None
         if not may_be_kept(endpoint, members):

@@ -15,6 +15,8 @@ _sorted = msgspec.json.Encoder(order="sorted")
 _BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _QUOTE = b'"'
+_IN_THEIR_ORDER = ("functions", "response_format", "text", "tools")
+"""Members that hold JSON schemas: a model writes its answer in the order of their properties."""
 _HIDDEN_QUOTE = b"\\u0022"
 
 
@@ -56,7 +58,13 @@ def canonical(members: Mapping[str, Any], left_out: Collection[str] = ()) -> byt
     """Sorted, compact JSON of the members that are not left out."""
     if left_out:
         members = {name: value for name, value in members.items() if name not in left_out}
+    if not members.keys().isdisjoint(_IN_THEIR_ORDER):
+        members = {name: _kept_in_order(name, value) for name, value in members.items()}
     return _sorted.encode(members)
+
+
+def _kept_in_order(name: str, value: Any) -> Any:
+    return msgspec.Raw(msgspec.json.encode(value)) if name in _IN_THEIR_ORDER else value
 
 
 def _kept_all(body: bytes, asked: bytes, rest: bytes) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.caching.flight import Flight, Head
     from ai_proxy_mw.caching.policy import Plan
 
-_LONG_WORK = 128 * 1024
+_LONG_WORK = 64 * 1024
 """Bytes from which on an answer is judged in a thread: a millisecond of the loop of all calls."""
 
 # Something else than the answer that was asked for: a promise, nothing, a part.

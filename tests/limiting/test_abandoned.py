@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ai_proxy_mw import AIProxy, ConfigurationError, Limit, Upstream
+from ai_proxy_mw._hook_threads import run_sync
 from ai_proxy_mw._http import Ending, Request
 from ai_proxy_mw._incoming import RequestBody
-from ai_proxy_mw._hook_threads import run_sync
 from ai_proxy_mw.limiting.limiter import Limiter
 from ai_proxy_mw.limiting.tally import Tally
 from ai_proxy_mw.stores.local import LocalStorage

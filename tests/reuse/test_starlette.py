@@ -9,8 +9,8 @@ import pytest
 from starlette.authentication import BaseUser, SimpleUser, UnauthenticatedUser
 
 from ai_proxy_mw import ConfigurationError, Identity, Request
-from ai_proxy_mw._incoming import RequestBody
 from ai_proxy_mw._hook_threads import run_sync
+from ai_proxy_mw._incoming import RequestBody
 from ai_proxy_mw.contrib.starlette import authenticated_user, session_user
 
 
