@@ -63,7 +63,8 @@ def sought(tag: str) -> str:
 
 
 def execute(cache: Any, statement: str, *values: object) -> list[Any]:
-    return cache._sql(statement, values).fetchall()  # type: ignore[no-any-return]  # noqa: SLF001 - diskcache has no public way to its connection
+    rows: list[Any] = cache._sql(statement, values).fetchall()  # noqa: SLF001 - there is no other
+    return rows
 
 
 def prepare(cache: Any) -> None:
@@ -197,9 +198,9 @@ def _store(cache: Any, item: Item, now: float) -> None:
                 *(item.key, now, item.due, now, item.tag, size, mode, filename, value),
             )
     except BaseException:
-        _remove_files(cache, [(0, filename)])
+        remove_files(cache, [(0, filename)])
         raise
-    _remove_files(cache, gone)
+    remove_files(cache, gone)
 
 
 def _named(cache: Any, key: str, now: float) -> list[Any]:
@@ -227,7 +228,7 @@ def _evict(cache: Any, size: int) -> None:
             chosen.append(row)
             size -= row[2] + _ROW
         _delete(cache, chosen)
-    _remove_files(cache, chosen)
+    remove_files(cache, chosen)
 
 
 def remove(cache: Any, key: str, now: float) -> int:
@@ -235,7 +236,7 @@ def remove(cache: Any, key: str, now: float) -> int:
     with cache.transact():
         rows = _named(cache, key, now)
         _delete(cache, rows)
-    _remove_files(cache, rows)
+    remove_files(cache, rows)
     return sum(row[2] for row in rows)
 
 
@@ -248,7 +249,7 @@ def purge(cache: Any, cursor: bytes, prefix: str, tag: str, now: float) -> Page:
         rows, following = _page(cache, cursor, prefix, tag, now)
         chosen = [row for row in rows if row[3]]
         _delete(cache, chosen)
-    _remove_files(cache, chosen)
+    remove_files(cache, chosen)
     return Page([], following, sum(row[2] for row in chosen))
 
 
@@ -264,7 +265,7 @@ def _remove_version(cache: Any, rowid: int, stored: object, filename: Name) -> b
             filename,
         )
         _delete(cache, rows)
-    _remove_files(cache, rows)
+    remove_files(cache, rows)
     return bool(rows)
 
 
@@ -273,7 +274,8 @@ def _delete(cache: Any, rows: Iterable[Any]) -> None:
         execute(cache, "DELETE FROM Cache WHERE rowid = ?", row[0])
 
 
-def _remove_files(cache: Any, rows: Iterable[Any]) -> None:
+def remove_files(cache: Any, rows: Iterable[Any]) -> None:
+    """Remove the files of rows (their ids and file names)."""
     for row in rows:
         if row[1] is not None:
             try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import shuffle
 from typing import Any
 
-from ai_proxy_mw.stores._disk_rows import execute
+from ai_proxy_mw.stores._disk_rows import execute, remove_files
 
 OLD = 3600.0
 """Seconds after which nobody is about to name a file any more."""
@@ -43,7 +43,7 @@ def _sweep(cache: Any, folder: str, before: float) -> None:
     for path in _files(root / folder):
         name = str(path.relative_to(root))
         if _is_older(path, before) and not _is_named(cache, name):
-            cache.disk.remove(name)
+            remove_files(cache, [(0, name)])
 
 
 def _files(folder: Path) -> Iterator[Path]:
