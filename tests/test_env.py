@@ -9,10 +9,14 @@ import pytest
 from ai_proxy_mw import (
     CORS,
     AIProxy,
+    Cache,
     ConfigurationError,
+    DiskCache,
     Images,
     Limit,
+    MemoryCache,
     Models,
+    RedisCache,
     Timeouts,
     Upstream,
 )
