@@ -199,13 +199,12 @@ def _cache_ttl(value: str) -> float:
 
 def _put_cache_together(found: dict[str, Any], options: ProxyOptions) -> None:
     """Three variables are one argument. Without a store the others have nothing to say."""
-    said = {
-        name: found.pop(f"cache_{name}") for name in ("ttl", "scope") if f"cache_{name}" in found
-    }
+    names = [name for name in ("ttl", "scope") if f"cache_{name}" in found]
+    said = {name: found.pop(f"cache_{name}") for name in names}
     store = found.get("cache")
     if store is not None:
         found["cache"] = Cache(store, **said)
-    elif said and "cache" not in found and "cache" not in options:
+    elif names and "cache" not in found and "cache" not in options:
         raise ConfigurationError(
             f"AI_PROXY_CACHE_{names[0].upper()}: say with AI_PROXY_CACHE where answers are kept"
         )
