@@ -157,7 +157,7 @@ def test_the_search_for_what_has_run_out_goes_round() -> None:
         _set(cache, f"short{number}", 100, ttl=5)
         _set(cache, f"long{number}", 100, ttl=1e6)
     keys = _run(_keys(cache))
-    assert sum(key.startswith("long") for key in keys) > 85  # of 110 that have room
+    assert sum(key.startswith("long") for key in keys) > 70  # of 95 that have room
     assert _at_once(cache.stats()).size <= LEAST
 
 
