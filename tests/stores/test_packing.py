@@ -114,6 +114,11 @@ def test_another_version_or_coding_is_nothing_found(first: int) -> None:
     assert read(planted(b"abc", 3, first=0x10)) == b"abc"
 
 
+@pytest.mark.parametrize("first", [0x11, 0x12])
+def test_what_is_not_of_its_coding_is_nothing_found(first: int) -> None:
+    assert read(planted(b"no such thing", 3, first=first)) is None
+
+
 ZEROS = bytes(64 * MIB)
 BOMBS: dict[str, Callable[[], bytes]] = {
     "zlib": lambda: planted(zlib.compress(ZEROS), 100, first=0x11),
