@@ -202,22 +202,34 @@ def test_entries_run_out(url: str, server: RedisServer) -> None:
         assert int(str(client.ttl("ai_proxy_mw:k:never"))) > 0
 
 
-def test_purging_by_key_prefix_and_tag(place: str, patient: None) -> None:
+def test_purging_by_key_prefix_and_tag(
+    place: str, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PAGE", 50)
     long = [f"tag-{number}-{'x' * 60}" for number in range(20)]
+    tags = {
+        f"{'ab'[number % 3 == 0]}:{number}": [
+            "odd" if number % 2 else "even",
+            *(long if number % 10 == 1 else []),
+        ]
+        for number in range(220)
+    }
 
     async def scenario(cache: RedisCache) -> None:
-        for number in range(1100):
-            tags = ["odd" if number % 2 else "even", *(long if number % 100 == 1 else [])]
-            await cache.set(f"{'ab'[number % 3 == 0]}:{number}", b"1", ttl=60, tags=tags)
+        for key, its in tags.items():
+            await cache.set(key, b"1", ttl=60, tags=its)
         assert await cache.purge(key="nothing") == 0
         assert await cache.purge(key="a:1") == 1
+        del tags["a:1"]
         assert await cache.purge(tag="od") == 0
-        assert await cache.purge(tag=long[-1]) == 10
-        assert await cache.purge(prefix="b:", tag="odd") == 183 - 3
-        assert await cache.purge(tag="odd") == 550 - 11 - 180
-        assert await cache.purge(prefix="a:") == 550 - 184
-        assert (await cache.stats()).entries == len(await _keys(cache)) == 184
-        assert await cache.purge() == 184
+        for prefix, tag in [("", long[-1]), ("b:", "odd"), ("", "odd"), ("a:", ""), ("", "")]:
+            gone = [k for k in tags if k.startswith(prefix) and (not tag or tag in tags[k])]
+            assert len(gone) > 5
+            assert await cache.purge(prefix=prefix, tag=tag) == len(gone)
+            for key in gone:
+                del tags[key]
+            assert await _keys(cache) == sorted(tags)
+            assert (await cache.stats()).entries == len(tags)
         assert await cache.stats() == StoreStats(0, 0)
 
     play(place, scenario)
@@ -349,7 +361,7 @@ def test_a_cancelled_question_leaves_no_answer_to_the_next(place: str, rounds: i
 def test_many_at_once_need_no_more_connections_than_a_pool_has(place: str, patient: None) -> None:
     async def scenario(cache: RedisCache) -> None:
         await cache.set("a", b"1", ttl=60)
-        assert set(await asyncio.gather(*[cache.get("a") for _ in range(500)])) == {b"1"}
+        assert set(await asyncio.gather(*[cache.get("a") for _ in range(200)])) == {b"1"}
 
     play(place, scenario)
     play(place + ("/" if "cluster" in place else "") + "?max_connections=3", scenario)
