@@ -32,6 +32,7 @@ DEFAULT_ALLOW_HEADERS = (
 DEFAULT_EXPOSE_HEADERS = (
     "age",
     "cache-status",
+    "etag",
     "openai-processing-ms",
     "openai-version",
     "ratelimit",
@@ -39,6 +40,7 @@ DEFAULT_EXPOSE_HEADERS = (
     "request-id",
     "retry-after",
     "retry-after-ms",
+    "x-cache",
     "x-ratelimit-limit-requests",
     "x-ratelimit-limit-tokens",
     "x-ratelimit-remaining-requests",

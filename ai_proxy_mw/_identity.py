@@ -24,7 +24,7 @@ class Identity:
     """A caller, and what the app's own records say about them.
 
     subject: the app's id of the caller; the key of limits, budgets, cache scope and metrics.
-    scope: whose cached answers the caller shares; their own (`subject`) if None.
+    scope: the group with which the caller shares cached answers; nobody if None.
     limits: the limits that hold for the caller, in the place of the proxy's own; those if None.
     models: the models that the caller may ask for, as names or patterns (`gpt-4.1*`); all if None.
     tags: what else records of the caller's calls shall hold, such as a team or a plan.
