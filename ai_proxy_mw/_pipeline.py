@@ -72,7 +72,11 @@ def build(
         RateLimitStage(limiter),
     ]
     what: list[Stage | None] = [
-        ValidateStage(rules.reader, always=rules.look_at_calls or answers is not None),
+        ValidateStage(
+            rules.reader,
+            always=rules.look_at_calls or answers is not None,
+            again=answers is not None,
+        ),
         ModelRulesStage(rules.models, rules.caps, seen_in_passing=rules.uploads),
         ChecksStage(rules.checks, rules.reader) if rules.checks else None,
         None if rules.fetcher is None else InlineStage(rules.fetcher),

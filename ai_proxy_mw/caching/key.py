@@ -36,7 +36,7 @@ def cache_key(
 ) -> str:
     """One key for all who ask the same in one scope, and for nobody else.
 
-    question: the canonical form of the body, empty where there is none.
+    question: the canonical form of the body or a digest of it, empty where there is none.
     vary: names and values of what else makes a difference, in their order.
     """
     varying = [part for pair in vary for part in pair]

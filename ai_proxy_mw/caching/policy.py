@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,7 @@ from ai_proxy_mw.caching.cacheable import LEFT_OUT, is_certain, left_out_of, may
 from ai_proxy_mw.caching.key import Scope, cache_key
 from ai_proxy_mw.caching.question import Unkeyable, read
 from ai_proxy_mw.caching.tags import tag_of
+from ai_proxy_mw.schema.remembered import remembered
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
@@ -23,6 +25,8 @@ _ALWAYS = ("anthropic-beta", "anthropic-version", "openai-beta")
 
 _USUAL = frozenset({"*/*", "application/*", "application/json", "text/event-stream", "text/plain"})
 """What clients accept without meaning anything by it."""
+
+_COMMON = frozenset(kind.encode("ascii") for kind in _USUAL)
 
 
 class Plan(NamedTuple):
@@ -60,6 +64,7 @@ class Policy:
         self._left_out = {each: left_out_of(each) - set(members) for each in cache.endpoints}
         named = {name.lower() for name in (*cache.vary, *forwarded)}
         names = {*named - set(members), *_ALWAYS} - {"accept"}
+        self._question = remembered(self._question_of)
         self._vary = frozenset(name.encode("ascii") for name in names)
 
     async def plan(self, request: Request) -> Plan | None:
@@ -73,7 +78,7 @@ class Policy:
         call = request.call
         body = b"{}" if call is None else call.body()
         if len(body) > _LONG_WORK:
-            question = await asyncio.to_thread(self._question, request.endpoint, body)
+            question = await asyncio.to_thread(self._question_of, request.endpoint, body)
         else:
             question = self._question(request.endpoint, body)
         if question is None:
@@ -91,7 +96,8 @@ class Policy:
         )
         return Plan(key, request.subject, request.endpoint, model)
 
-    def _question(self, endpoint: str, body: bytes) -> bytes | None:
+    def _question_of(self, endpoint: str, body: bytes) -> bytes | None:
+        """The digest of what is asked; None if its answer is not to be kept."""
         try:
             members, canonical = read(body, self._left_out[endpoint])
         except Unkeyable:
@@ -100,7 +106,7 @@ class Policy:
             return None
         if self._cache.temperature_zero_only and not is_certain(endpoint, members):
             return None
-        return canonical
+        return hashlib.sha256(canonical).digest()
 
     def _scope(self, request: Request) -> Scope | None:
         scope = self._cache.scope
@@ -125,6 +131,8 @@ class Policy:
 
 
 def _is_usual(accept: bytes) -> bool:
+    if accept in _COMMON:
+        return True
     items = accept.decode("latin-1").lower().split(",")
     return {item.partition(";")[0].strip() for item in items} <= _USUAL
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw.schema.call import JSON_ENDPOINTS, Call, check_media
+from ai_proxy_mw.schema.remembered import remembered
 from ai_proxy_mw.schema.unpack import unpack
 
 if TYPE_CHECKING:
@@ -23,10 +24,13 @@ class ValidateStage:
 
     reader: judges what is read; None to read only what somebody must know.
     always: whether somebody must know each call.
+    again: whether the same calls come again and again, as they do where they are answered from
+        a cache.
     """
 
-    def __init__(self, reader: Reader | None, *, always: bool) -> None:
-        self._read: Callable[[str, bytes], Call] = Call if reader is None else reader.read
+    def __init__(self, reader: Reader | None, *, always: bool, again: bool) -> None:
+        read: Callable[[str, bytes], Call] = Call if reader is None else reader.read
+        self._read = remembered(read) if again else read
         self._always = always
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
