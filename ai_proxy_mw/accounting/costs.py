@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw._errors import PriceUnknown
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Estimator = Callable[[Call], Estimate]
 
+_LONGEST_NAME = 256
+"""Characters of a model's name that is looked up and kept in mind."""
+
 _FREE = ("POST /messages/count_tokens", "POST /moderations")
 
 _UNSEEN = Estimate(input_tokens=1000, output_tokens=4096)
@@ -31,6 +34,7 @@ class Costs:
     def __init__(self, prices: Prices | None, estimator: Estimator | None) -> None:
         self._prices = prices or Prices()
         self._estimate = estimator or estimate
+        self._price = lru_cache(maxsize=1024)(self._prices.of)
 
     def bill(self, request: Request) -> Bill:
         """What a call may cost."""
@@ -40,9 +44,10 @@ class Costs:
         expected = _UNSEEN if call is None else self._estimate(call)
         return Bill(expected, partial(self._priced, call), runs=True)
 
-    def micro_usd(self, call: Call | None, usage: Usage) -> int:
-        """What a use costs, in micro-dollars; 0 where that is not known."""
-        return max((cost(price, usage) for price in self._priced(call)), default=0)
+    def micro_usd(self, model: str, usage: Usage) -> int:
+        """What a model's use costs, in micro-dollars; 0 where that is not known."""
+        price = self._price(model) if len(model) <= _LONGEST_NAME else None
+        return 0 if price is None else cost(price, usage)
 
     def _priced(self, call: Call | None) -> tuple[Price, ...]:
         """The prices of all models that may answer; none if one of them is not known."""

@@ -12,11 +12,11 @@ from ai_proxy_mw.caching.keeper import Keeper
 from ai_proxy_mw.caching.key import app_prefix
 from ai_proxy_mw.caching.policy import Policy
 from ai_proxy_mw.caching.recording import Term, recorded
+from ai_proxy_mw.caching.savings import Savings
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
     from ai_proxy_mw.accounting.costs import Costs
-    from ai_proxy_mw.accounting.usage import Usage
     from ai_proxy_mw.caching.entry import Entry
     from ai_proxy_mw.caching.flight import Flight
     from ai_proxy_mw.caching.flights import Keep
@@ -51,7 +51,7 @@ class Answers:
         self._keeper = Keeper(cache.store)
         self.flights = Flights(self._keeper, most=cache.max_entry_bytes, is_fresh=self._is_fresh)
         self._prefix = app_prefix(name)
-        self._costs = costs
+        self.savings = Savings(costs)
         self._stale = max(cache.stale_while_revalidate, cache.stale_if_error)
         self._purges = 0
 
@@ -63,15 +63,11 @@ class Answers:
         """A function that keeps the answer of the request's flight when it has ended."""
         ttl = self._ttl(request)
         purges = self._purges
-        call = request.call
-
-        def price(usage: Usage) -> int:
-            return self._costs.micro_usd(call, usage)
 
         async def keep(flight: Flight) -> bool:
             term = Term(self.clock(), ttl, self._stale)
             most = self.options.max_entry_bytes
-            entry = await recorded(flight, plan, term, most=most, price=price)
+            entry = await recorded(flight, plan, term, most=most)
             if entry is None or ttl <= 0 or purges != self._purges:
                 return False
             stored = await self._keeper.keep(entry, plan.tags)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ai_proxy_mw.caching.entry import Entry
+    from ai_proxy_mw.caching.savings import Saving
     from ai_proxy_mw.stores.base import StoreStats
 
 
@@ -24,13 +24,13 @@ class Counts:
     saved_output_tokens: int = 0
     saved_micro_usd: int = 0
 
-    def hit(self, entry: Entry, *, stale: bool) -> None:
-        """A call was answered with an entry."""
+    def hit(self, saving: Saving, *, stale: bool) -> None:
+        """A call was answered from the cache."""
         self.hits += 1
         self.stale += stale
-        self.saved_input_tokens += entry.input_tokens
-        self.saved_output_tokens += entry.output_tokens
-        self.saved_micro_usd += entry.micro_usd
+        self.saved_input_tokens += saving.input_tokens
+        self.saved_output_tokens += saving.output_tokens
+        self.saved_micro_usd += saving.micro_usd
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,9 +8,12 @@ import time
 import zlib
 from itertools import pairwise
 from math import inf
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._types import RawHeaders
 
 KEPT_HEADERS = frozenset(
     {b"content-disposition", b"content-language", b"content-type", b"etag", b"last-modified"}
@@ -41,8 +44,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
 
     created: seconds since the epoch.
     ttl, keep: seconds that it is fresh, and that it may then be given although it is stale.
-    coding: its content coding, empty for none.
-    input_tokens, output_tokens, micro_usd: what it has cost, and each hit saves.
     ends: where the frames of a stream end, the last one at the end of the body; empty for what is
         one piece.
     times: when each frame came, in milliseconds since the first.
@@ -55,15 +56,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
     status: _Success
     headers: list[tuple[bytes, bytes]]
     event_stream: bool = False
-    coding: bytes = b""
     endpoint: str
     model: str = ""
-    input_tokens: _Count = 0
-    output_tokens: _Count = 0
-    micro_usd: _Count = 0
     ends: list[_Count] = []
     times: list[_Count] = []
     body: bytes = b""
+
+    @property
+    def content_type(self) -> str:
+        return content_type_of(self.headers)
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -103,7 +104,6 @@ def _is_sound(entry: Entry) -> bool:
         0 <= entry.created <= time.time() + _DAY
         and 0 <= entry.ttl < inf
         and 0 <= entry.keep < inf
-        and not entry.coding.translate(None, _PLAIN)
         and _are_kept(entry.headers)
         and ((not entry.ends and not entry.times) or _are_frames(entry))
     )
@@ -120,6 +120,14 @@ def _are_frames(entry: Entry) -> bool:
     ends, times = entry.ends, entry.times
     ascending = all(map(operator.lt, [0, *ends], ends)) and all(map(operator.le, times, times[1:]))
     return ascending and ends[-1:] == [len(entry.body)] and len(times) in (0, len(ends))
+
+
+def content_type_of(headers: RawHeaders) -> str:
+    """The content type as its first line has it; empty for none."""
+    for name, value in headers:
+        if name == b"content-type":
+            return value.decode("latin-1")
+    return ""
 
 
 def frames(entry: Entry) -> list[bytes]:

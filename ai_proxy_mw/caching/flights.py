@@ -127,6 +127,7 @@ class Flights:
             return False
         assert flight.task is not None
         flight.task.set_name(SETTLING)
+        await asyncio.sleep(0)  # who waits is answered first
         return await keep(flight)
 
     def _land(self, key: str, flight: Flight) -> None:

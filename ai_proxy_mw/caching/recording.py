@@ -7,16 +7,12 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from ai_proxy_mw._errors import ProxyError
-from ai_proxy_mw.accounting.readers import reader_for
-from ai_proxy_mw.accounting.usage import Usage
 from ai_proxy_mw.caching.complete import is_whole
-from ai_proxy_mw.caching.entry import KEPT_HEADERS, Entry
+from ai_proxy_mw.caching.entry import KEPT_HEADERS, Entry, content_type_of
 from ai_proxy_mw.caching.replay import coding_of
 from ai_proxy_mw.schema.unpack import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ai_proxy_mw.caching.flight import Flight, Head
     from ai_proxy_mw.caching.policy import Plan
 
@@ -40,12 +36,10 @@ def may_be_kept(head: Head) -> bool:
     return 200 <= head.status <= 299 and head.status not in _NOT_KEPT
 
 
-async def recorded(
-    flight: Flight, plan: Plan, term: Term, *, most: int, price: Callable[[Usage], int]
-) -> Entry | None:
+async def recorded(flight: Flight, plan: Plan, term: Term, *, most: int) -> Entry | None:
     """The entry of an answer that has ended; None for one that is not to be kept.
 
-    most: bytes that it may have, its coding taken off. price: micro-dollars for a use.
+    most: bytes that it may have, its coding taken off.
     """
     head = flight.head
     assert head is not None
@@ -58,7 +52,6 @@ async def recorded(
         plain = _judged(head, plan.endpoint, body, most)
     if plain is None:
         return None
-    usage = _usage(head, plan.endpoint, plain) or Usage(0, 0)
     return Entry(
         key=plan.key,
         created=term.created,
@@ -69,9 +62,6 @@ async def recorded(
         event_stream=head.event_stream,
         endpoint=plan.endpoint,
         model=plan.model,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        micro_usd=price(usage),
         ends=list(accumulate(map(len, flight.pieces))) if head.event_stream else [],
         times=flight.times if head.event_stream else [],
         body=plain,
@@ -86,17 +76,4 @@ def _judged(head: Head, endpoint: str, body: bytes, most: int) -> bytes | None:
             body = unpack(body, coding.decode("latin-1"), most)
         except ProxyError:
             return None
-    return body if is_whole(endpoint, _content_type(head), body) else None
-
-
-def _usage(head: Head, endpoint: str, body: bytes) -> Usage | None:
-    reader = reader_for(endpoint, head.status, _content_type(head), None)
-    reader.chunk(body)
-    return reader.usage()
-
-
-def _content_type(head: Head) -> str:
-    for name, value in head.headers:
-        if name == b"content-type":
-            return value.decode("latin-1")
-    return ""
+    return body if is_whole(endpoint, content_type_of(head.headers), body) else None

@@ -104,7 +104,8 @@ class _Case:
 
     async def _hit(self, entry: Entry, said: RawHeaders) -> Response:
         await self._count()
-        self._answers.counts.hit(entry, stale=self._age(entry) >= entry.ttl)
+        saving = self._answers.savings.of(entry)
+        self._answers.counts.hit(saving, stale=self._age(entry) >= entry.ttl)
         request = self._request
         paced = self._answers.options.replay == "paced"
         response = kept(entry, said, paced=paced, bodyless=request.method == "HEAD")
