@@ -18,6 +18,8 @@ from ai_proxy_mw.stores.guard import PATIENCE, Guard
 # The same protocol, and one client library for all of it.
 _ALIASES = {"valkey": "redis", "valkeys": "rediss"}
 
+_NO_END = 2**31
+
 
 class Book:
     """A ledger, who keeps its places held, and who asks it only while it answers."""
@@ -157,17 +159,19 @@ def _options(scheme: str) -> dict[str, Any]:
 
 
 def _of_redis(scheme: str) -> dict[str, Any]:
+    from redis.asyncio.retry import Retry  # noqa: PLC0415 - it is an extra
+    from redis.backoff import NoBackoff  # noqa: PLC0415 - see above
+
     options: dict[str, Any] = {
         "implementation": "redispy",
         "socket_timeout": PATIENCE,
         "socket_connect_timeout": PATIENCE,
+        # Once, for connections that were kept while the server was started anew. A cluster's
+        # client would try ten times and read the layout each time, in the event loop.
+        "retry": Retry(NoBackoff(), 1),
+        # A pool raises at its end (100 since redis-py 8), as if the server were down.
+        "max_connections": _NO_END,
     }
-    if "cluster" not in scheme:
-        from redis.asyncio.retry import Retry  # noqa: PLC0415 - it is an extra
-        from redis.backoff import NoBackoff  # noqa: PLC0415 - see above
-
-        # Once, for connections that were kept while the server was started anew.
-        options["retry"] = Retry(NoBackoff(), 1)
     if scheme == "redis+sentinel":
         options["use_replicas"] = False  # they are behind: a count must be the newest
     return options

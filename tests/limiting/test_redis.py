@@ -81,6 +81,19 @@ def test_a_budget_settles_exactly(uri: str) -> None:
     asyncio.run(main())
 
 
+def test_more_calls_at_once_than_a_pool_of_connections_has(uri: str) -> None:
+    limit = Limit("1000/hour", of="tokens")
+
+    async def main() -> None:
+        books = Books(uri)
+        ledger = books.here().ledger
+        held = await asyncio.gather(*[ledger.take(limit, "crowd", 1) for _ in range(150)])
+        assert all(each is not None for each, _ in held)
+        await books.aclose()
+
+    asyncio.run(main())
+
+
 def test_counts_run_out_of_the_store(uri: str, server: RedisServer) -> None:
     async def main() -> None:
         books = Books(uri)
