@@ -27,7 +27,8 @@ class Budget:
 BUDGETS = (
     Budget("bare relay, 32 connections", Cell("bare", 32), Cell("sketch", 32), 1.25),
     Budget("bare relay, 256 connections", Cell("bare", 256), Cell("sketch", 256), 1.25),
-    Budget("full corridor so far", Cell("corridor", 32), Cell("sketch", 32), 1.7),
+    Budget("full corridor, kept in memory", Cell("cache-miss", 32), Cell("sketch", 32), 1.7),
+    Budget("full corridor, from memory", Cell("cache-hit", 32), Cell("floor-json", 32), 2.0),
     # "No growth": 0.1 is what two runs of the same row differ by on a shared machine.
     Budget("bare relay, growth 1 to 256 connections", Cell("bare", 256), Cell("bare", 1), 1.1),
     Budget("SSE event", Cell("bare-sse", STREAMS), Cell("sketch-sse", STREAMS), 1.3),

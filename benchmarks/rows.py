@@ -46,6 +46,8 @@ ROWS = (
     ),
     Row(name="judged", about="each request judged", module="judged"),
     Row(name="corridor", about="identity, one limit of requests, judged", module="corridor"),
+    Row(name="cache-miss", about="the same, each answer kept in memory", module="cache_miss"),
+    Row(name="cache-hit", about="the same, each answer from memory", module="cache_hit"),
     Row(name="bare-fastapi", about="the proxy inside FastAPI", module="bare_fastapi"),
     Row(name="httpx", about="the proxy over httpx.AsyncClient", module="over_httpx"),
     Row(
