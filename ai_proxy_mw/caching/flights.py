@@ -7,16 +7,16 @@ import logging
 import secrets
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ai_proxy_mw._http import Response
 from ai_proxy_mw._loop import SETTLING
 from ai_proxy_mw.caching.flight import Flight
 from ai_proxy_mw.caching.follow import Followed
-from ai_proxy_mw.caching.lease import LEASE, Lease
-from ai_proxy_mw.caching.replay import kept
+from ai_proxy_mw.caching.lease import Lease
 
 if TYPE_CHECKING:
+    from ai_proxy_mw._http import Response
     from ai_proxy_mw.caching.entry import Entry
     from ai_proxy_mw.caching.flight import Source
     from ai_proxy_mw.caching.keeper import Keeper
@@ -46,17 +46,30 @@ class Flights:
         flight = self._here().get(key)
         return None if flight is None or flight.too_large else flight
 
-    def begin(self, key: str, source: Source, keep: Keep, *, alone: bool, apart: bool) -> Flight:
+    def begin(
+        self,
+        key: str,
+        source: Source,
+        keep: Keep,
+        *,
+        alone: bool,
+        apart: bool,
+        known: Entry | None = None,
+    ) -> Flight:
         """Ask upstream, or whichever process does so already.
 
         alone: it goes on though nobody listens.
         apart: it is asked whoever else asks the same.
+        known: what is kept and will not do.
         """
         flight = Flight(most=self._most, alone=alone)
         flights = self._here()
         flights[key] = flight
-        fly = self._fly if apart or not self._keeper.shared else self._fly_shared
-        task = asyncio.get_running_loop().create_task(fly(key, flight, source, keep))
+        if apart or not self._keeper.shared:
+            work = self._fly(key, flight, source, keep)
+        else:
+            work = self._fly_shared(key, flight, source, keep, known)
+        task = asyncio.get_running_loop().create_task(work)
         flight.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -78,20 +91,21 @@ class Flights:
         finally:
             self._land(key, flight)
 
-    async def _fly_shared(self, key: str, flight: Flight, source: Source, keep: Keep) -> None:
+    async def _fly_shared(
+        self, key: str, flight: Flight, source: Source, keep: Keep, known: Entry | None
+    ) -> None:
         owner = secrets.token_hex(8)
+        accepts = partial(self._is_news, known)
+        followed = Followed(self._keeper, key, owner, accepts=accepts, most=self._most)
         lease: Lease | None = None
         stored = False
 
         async def ask() -> Response:
             nonlocal lease
-            found = await self._elsewhere(key, owner)
-            if isinstance(found, Response):
+            response = await followed.answer()
+            if response is not None:
                 flight.second_hand = True
-                return found
-            if found is not None:
-                flight.second_hand = True
-                return kept(found, [])
+                return response
             lease = Lease(self._keeper, key, owner, flight)
             return await source()
 
@@ -99,21 +113,11 @@ class Flights:
             stored = await self._carry(flight, ask, keep)
         finally:
             self._land(key, flight)
-            if lease is not None:
-                await lease.end(stored=stored)
-            elif not flight.second_hand:
-                await self._keeper.unlock(key, owner)  # it may have been got in the last moment
+            await (followed.let_go() if lease is None else lease.end(stored=stored))
 
-    async def _elsewhere(self, key: str, owner: str) -> Entry | Response | None:
-        """The answer that another process brings or has just brought; None with the lock held."""
-        holder = await self._keeper.lock(key, owner, lease=LEASE)
-        if holder is not None and holder != owner:
-            return await Followed(self._keeper, key, owner, self._is_fresh).answer(holder)
-        entry = await self._keeper.find(key)
-        if entry is None or not self._is_fresh(entry):
-            return None
-        await self._keeper.unlock(key, owner)
-        return entry
+    def _is_news(self, known: Entry | None, entry: Entry) -> bool:
+        """Whether an entry is fresh, and not the one that would not do."""
+        return self._is_fresh(entry) and (known is None or entry.created != known.created)
 
     async def _carry(self, flight: Flight, source: Source, keep: Keep) -> bool:
         """Bring the answer to who listens, and into the store; whether it is there."""

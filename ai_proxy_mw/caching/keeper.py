@@ -24,6 +24,11 @@ class Keeper:
         """How many questions were not answered."""
         self._guards: dict[AbstractEventLoop, tuple[Guard, Guard]] = {}
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether the store has answered when it was last asked for something."""
+        return not self.shared or not self._reading().is_open
+
     async def find(self, key: str) -> Entry | None:
         """What is kept under a key, if it is whole and can be had."""
         data = await self.load(key)

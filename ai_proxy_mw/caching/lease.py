@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from ai_proxy_mw._errors import UpstreamError
+from ai_proxy_mw._errors import UpstreamDisconnected, UpstreamError
 from ai_proxy_mw.caching.parts import Part, encode, part_key, told, wanted_key
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ LEASE = 5.0
 
 FIRST_LOOK = 0.1
 LOOK = 1.0
-"""Seconds between two looks whether somebody else wants the answer; the lease is renewed then."""
+"""Seconds between two looks whether somebody else wants the answer, at first and at most; the lease
+is renewed then."""
 
 PACE = 0.05
 """Seconds between two parts for those who do."""
@@ -31,8 +32,8 @@ PACE = 0.05
 WANTED = 3 * LOOK
 """Seconds for which it counts that somebody has said so."""
 
-PARTS_FOR = 60.0
-"""Seconds that parts can be read."""
+PARTS_FOR = 600.0
+"""Seconds that parts can be read: a call takes no longer, and who comes late begins at the first."""
 
 
 class Lease:
@@ -44,31 +45,44 @@ class Lease:
         self._owner = owner
         self._flight = flight
         self._listener: Listener | None = None
+        self._at = 0  # pieces that are in parts
         self._parts = 0
+        self._unsaved: tuple[str, bytes] | None = None
+        self._all_told = False
         self._tending = asyncio.get_running_loop().create_task(self._tend())
 
     async def end(self, *, stored: bool) -> None:
         """Tell those who wait how it has ended, and let go of the lock."""
-        self._tending.cancel()
-        await asyncio.wait([self._tending])
         try:
-            if not stored and self._can_be_told() and await self._is_wanted():
-                self._listen()
-            if self._listener is not None:
-                await self._publish()
+            self._tending.cancel()
+            await asyncio.wait([self._tending])
+            await self._listen_at_the_end(stored=stored)
+            await self._publish()  # what was being written when that task was cancelled
+            await self._publish()
         finally:
             await self._keeper.unlock(self._key, self._owner)
 
+    async def _listen_at_the_end(self, *, stored: bool) -> None:
+        """If somebody waits who will not find the answer among what is kept, or knows a part."""
+        error = self._flight.error
+        # What only concerns its caller is not for others.
+        can_be_told = error is None or isinstance(error, UpstreamError)
+        if can_be_told and (self._parts or not stored) and await self._is_wanted():
+            self._listen()
+
     async def _tend(self) -> None:
-        await asyncio.sleep(FIRST_LOOK)
+        pause = FIRST_LOOK
         while True:
+            await self._publish_for(pause)
             await self._look()
-            again_at = time.monotonic() + LOOK
-            while self._listener is not None and time.monotonic() < again_at:
-                await self._publish()
-                await asyncio.sleep(PACE)
-            if self._listener is None:
-                await asyncio.sleep(LOOK)
+            pause = min(LOOK, 2 * pause)  # those who ask the same mostly do so at once
+
+    async def _publish_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self._listener is not None and time.monotonic() < until:
+            await self._publish()
+            await asyncio.sleep(PACE)
+        await asyncio.sleep(until - time.monotonic())
 
     async def _look(self) -> None:
         """Keep the lock, and see whether somebody waits."""
@@ -78,42 +92,51 @@ class Lease:
             return
         await self._keeper.lock(self._key, self._owner, lease=LEASE)
         wanted = await self._is_wanted()
-        if wanted and self._listener is None:
+        if wanted:
             self._listen()
-        elif not wanted and self._listener is not None:
+        elif self._listener is not None:
             # Nor shall the upstream work for who has left.
             await self._listener.aclose()
             self._listener = None
 
     def _listen(self) -> None:
-        if not self._flight.too_large:
+        """From where the parts end: there may be followers who have heard those."""
+        if self._listener is None and not self._flight.too_large:
             self._listener = self._flight.listen()
-            self._parts = 0
-
-    def _can_be_told(self) -> bool:
-        """Whether how it has ended is good for others; what only concerns the caller is not."""
-        error = self._flight.error
-        return not self._flight.too_large and (error is None or isinstance(error, UpstreamError))
+            self._listener.at = self._at
 
     async def _is_wanted(self) -> bool:
         return await self._keeper.load(wanted_key(self._key, self._owner)) is not None
 
     async def _publish(self) -> None:
-        flight, listener = self._flight, self._listener
-        assert listener is not None
-        first = listener.at
-        pieces = listener.take_all()
-        error = flight.error
-        over = flight.ended and (error is None or isinstance(error, UpstreamError))
-        if not pieces and not over and (self._parts or flight.head is None):
-            return
-        part = Part(
-            first,
-            pieces,
-            head=None if self._parts else flight.head,
-            whole=over and error is None,
-            failed=told(error) if over and isinstance(error, UpstreamError) else None,
-        )
+        """Store what has come. What the store does not take is tried again: a part that is missing
+        is the end for all who have heard those before it.
+        """
+        if self._unsaved is None and self._listener is not None and not self._all_told:
+            self._unsaved = self._packed(self._listener)
+        if self._unsaved is not None and await self._keeper.save(*self._unsaved, ttl=PARTS_FOR):
+            self._unsaved = None
+
+    def _packed(self, listener: Listener) -> tuple[str, bytes] | None:
+        """The next part and its key, if there is something to tell."""
+        part = self._next(listener)
+        if part is None:
+            return None
+        self._at = listener.at
+        self._all_told = part.whole or part.failed is not None
         key = part_key(self._key, self._owner, self._parts)
         self._parts += 1
-        await self._keeper.save(key, encode(part), ttl=PARTS_FOR)
+        return key, encode(key, part)
+
+    def _next(self, listener: Listener) -> Part | None:
+        flight = self._flight
+        first = listener.at
+        pieces = listener.take_all()
+        head = None if self._parts else flight.head
+        if listener.at < flight.count:  # he was cut off
+            return Part(first, [], head=head, failed=told(UpstreamDisconnected()))
+        error = flight.error
+        if isinstance(error, UpstreamError):
+            return Part(first, pieces, head=head, failed=told(error))
+        whole = flight.ended and error is None
+        return Part(first, pieces, head=head, whole=whole) if pieces or whole else None

@@ -14,6 +14,8 @@ _CHECKSUM = 4
 _NAME = re.compile(rb"[a-z0-9-]+")
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
+_DAY = 86_400
+
 Head = tuple[int, list[tuple[bytes, bytes]], bool]
 
 
@@ -37,23 +39,23 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Part)
 
 
-def encode(part: Part) -> bytes:
-    """As it is stored."""
+def encode(key: str, part: Part) -> bytes:
+    """As it is stored under that key."""
     packed = _encoder.encode(part)
-    return b"%b%b%b" % (_VERSION, _sum(packed), packed)
+    return b"%b%b%b" % (_VERSION, _sum(key, packed), packed)
 
 
-def decode(data: bytes | None) -> Part | None:
-    """What was stored; None if that is nothing, or has been tampered with by an accident."""
+def decode(key: str, data: bytes | None) -> Part | None:
+    """What was stored under that key; None if it is nothing, damaged, or another key's."""
     start = len(_VERSION)
     if data is None or not data.startswith(_VERSION):
         return None
     packed = data[start + _CHECKSUM :]
-    if data[start : start + _CHECKSUM] != _sum(packed):
+    if data[start : start + _CHECKSUM] != _sum(key, packed):
         return None
     try:
         part = _decoder.decode(packed)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return part if part.head is None or _is_fit(part.head) else None
 
@@ -68,7 +70,8 @@ def retold(failed: tuple[int, str, str, int | None]) -> UpstreamError:
     status, code, message, retry_after = failed
     error = UpstreamError(message, code=code)
     error.status = status if 500 <= status <= 599 else UpstreamError.status
-    error.retry_after = retry_after
+    if retry_after is not None and 0 <= retry_after <= _DAY:
+        error.retry_after = retry_after
     return error
 
 
@@ -90,5 +93,5 @@ def _is_fit(head: Head) -> bool:
     )
 
 
-def _sum(data: bytes) -> bytes:
-    return zlib.crc32(data).to_bytes(_CHECKSUM, "big")
+def _sum(key: str, data: bytes) -> bytes:
+    return zlib.crc32(data, zlib.crc32(key.encode())).to_bytes(_CHECKSUM, "big")

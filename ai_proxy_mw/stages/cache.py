@@ -97,7 +97,7 @@ class _Case:
         if too_old or wishes.min_fresh is not None:
             return None
         if -left < self._answers.options.stale_while_revalidate:
-            self._renew()
+            self._renew(entry)
         elif wishes.max_stale is None or -left > wishes.max_stale:
             return None
         return await self._hit(entry, marks.hit(age=age, ttl=left))
@@ -113,10 +113,10 @@ class _Case:
             return conditional(request.raw_headers, response, entry.body)
         return response
 
-    def _renew(self) -> None:
+    def _renew(self, entry: Entry) -> None:
         """Have it asked anew, without anybody waiting for it."""
         if self._answers.flights.under_way(self._plan.key) is None:
-            self._begin(alone=True)
+            self._begin(entry, alone=True)
 
     def _instead(self, entry: Entry | None) -> Entry | None:
         """What may be given although the upstream has failed."""
@@ -139,7 +139,7 @@ class _Case:
         flight = None if self._wishes.no_cache else self._answers.flights.under_way(self._plan.key)
         joins = flight is not None
         if flight is None:
-            flight = self._begin(alone=False)
+            flight = self._begin(entry, alone=False)
         listener = flight.listen(began=not joins)
         try:
             head = await listener.head()
@@ -183,7 +183,7 @@ class _Case:
             return "request"
         return "miss" if entry is None else "stale"
 
-    def _begin(self, *, alone: bool) -> Flight:
+    def _begin(self, known: Entry | None, *, alone: bool) -> Flight:
         request, handler, tally = self._request, self._handler, self._tally
 
         async def source() -> Response:
@@ -206,6 +206,7 @@ class _Case:
             self._answers.keeping(self._plan, request),
             alone=alone,
             apart=self._wishes.no_cache,
+            known=known,
         )
 
     async def _count(self) -> None:
