@@ -6,14 +6,18 @@ import asyncio
 import logging
 import time
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 
-from ai_proxy_mw import MemoryCache
+from ai_proxy_mw import AIProxy, AIProxyMiddleware, MemoryCache
+from ai_proxy_mw import Upstream as Provider
 from ai_proxy_mw._errors import UpstreamDisconnected, UpstreamError
 from ai_proxy_mw._http import Ending
 from ai_proxy_mw.caching.entry import encode
 from ai_proxy_mw.caching.flights import Flights
 from ai_proxy_mw.caching.keeper import Keeper
+from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 from tests.caching.side_by_side import (
     KEY,
     Caller,
@@ -232,3 +236,27 @@ def test_calls_of_a_loop_that_has_ended_are_forgotten() -> None:
     asyncio.run(begin())
     asyncio.run(begin())
     assert len(flights._by_loop) == 1
+
+
+def test_what_is_too_old_for_the_caller_is_asked_anew() -> None:
+    fake = FakeUpstream()
+    upstream = Provider(base_url=FAKE_BASE_URL, transport=fake.transport())
+    proxy = AIProxy(upstream=upstream, anonymous=True, cache=SharedStore())
+    app = AIProxyMiddleware(Starlette(), proxy=proxy)
+    chat = {"model": "fake-1", "messages": [{"role": "user", "content": "Hi"}]}
+
+    async def main() -> list[str]:
+        transport = httpx.ASGITransport(app)
+        said = []
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            for wish in ("", "", "max-age=0", "min-fresh=86400"):
+                headers = {"cache-control": wish} if wish else {}
+                answer = await client.post("/v1/chat/completions", json=chat, headers=headers)
+                assert answer.status_code == 200
+                said.append(answer.headers["x-cache"])
+                await asyncio.sleep(0.03)
+        await proxy.aclose()
+        return said
+
+    assert asyncio.run(main()) == ["MISS", "HIT", "MISS", "MISS"]
+    assert len(fake.requests) == 3
