@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, get_running_loop
-from collections.abc import Sequence
+from asyncio import AbstractEventLoop, CancelledError, current_task, get_running_loop
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ai_proxy_mw.caching.entry import Entry, decode, encode
 from ai_proxy_mw.stores.guard import Guard, StoreDown
 
 if TYPE_CHECKING:
     from ai_proxy_mw.stores.base import CacheStore
+
+T = TypeVar("T")
 
 
 class Keeper:
@@ -42,7 +44,7 @@ class Keeper:
         if not self.shared:
             return await self.store.get(key)
         try:
-            return await self._reading().ask(partial(self.store.get, key))
+            return await _ask(self._reading(), partial(self.store.get, key))
         except StoreDown:
             self.failures += 1
             return None
@@ -54,7 +56,7 @@ class Keeper:
             return True
         try:
             # Apart from reading: a disk that is full can still be read.
-            await self._writing().ask(question)
+            await _ask(self._writing(), question)
         except StoreDown:
             self.failures += 1
             return False
@@ -63,14 +65,14 @@ class Keeper:
     async def lock(self, name: str, owner: str, *, lease: float) -> str | None:
         """Who holds a lock now; None if nobody can tell."""
         try:
-            return await self._writing().ask(partial(self.store.lock, name, owner, lease=lease))
+            return await _ask(self._writing(), partial(self.store.lock, name, owner, lease=lease))
         except StoreDown:
             self.failures += 1
             return None
 
     async def unlock(self, name: str, owner: str) -> None:
         try:
-            await self._writing().ask(partial(self.store.unlock, name, owner))
+            await _ask(self._writing(), partial(self.store.unlock, name, owner))
         except StoreDown:
             self.failures += 1  # the lease will run out
 
@@ -88,3 +90,19 @@ class Keeper:
             guards = Guard("cache"), Guard("cache, writing")
             self._guards = {**running, loop: guards}
         return guards
+
+
+async def _ask(guard: Guard, question: Callable[[], Awaitable[T]]) -> T:
+    """The store's answer; whoever is cancelled while he waits for it is cancelled.
+
+    `asyncio.wait_for` of Python 3.11, which redis-py uses, forgets that where the answer comes in
+    the same moment: then a lease would be kept, or somebody followed, for ever.
+    """
+    task = current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        return await guard.ask(question)
+    finally:
+        if task.cancelling() > before:
+            raise CancelledError

@@ -33,7 +33,7 @@ WANTED = 3 * LOOK
 """Seconds for which it counts that somebody has said so."""
 
 PARTS_FOR = 600.0
-"""Seconds that parts can be read: a call takes no longer, and who comes late begins at the first."""
+"""Seconds that parts can be read, for who comes late: a call seldom takes longer."""
 
 
 class Lease:

@@ -90,3 +90,45 @@ def test_a_loop_that_has_ended_is_forgotten() -> None:
     # None of them knew what another had seen.
     assert len(store.asked) == 3
     assert len(keeper._guards) == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_is_cancelled_while_the_answer_comes_is_cancelled(fails: bool) -> None:
+    class Forgetful(SharedStore):
+        async def get(self, key: str) -> bytes | None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if fails:
+                    raise OSError(key) from None
+            return b"forgotten"
+
+    async def main() -> None:
+        asking = asyncio.create_task(Keeper(Forgetful()).load(KEY))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+
+    asyncio.run(main())
+
+
+def test_who_has_been_cancelled_can_still_ask() -> None:
+    async def main() -> None:
+        keeper = Keeper(SharedStore())
+
+        async def clean_up() -> str | None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                found.append(await keeper.lock("a", "me", lease=9))
+            return None
+
+        found: list[str | None] = []
+        task = asyncio.create_task(clean_up())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert found == ["me"]
+
+    asyncio.run(main())
