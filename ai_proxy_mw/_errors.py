@@ -89,6 +89,7 @@ class ProxyError(Exception):
         other = self.__class__.__new__(self.__class__)
         other.__dict__.update(self.__dict__, extra=[])
         other.args = self.args
+        other.__cause__ = self.__cause__  # the log tells it
         return other
 
     def headers(self) -> RawHeaders:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from ai_proxy_mw._errors import ProxyError, UpstreamDisconnected, UpstreamError
+from ai_proxy_mw._errors import ClientGone, ProxyError, UpstreamDisconnected, UpstreamError
 from ai_proxy_mw._http import Body, Ending
 
 if TYPE_CHECKING:
@@ -58,8 +58,12 @@ class Flight:
         """When each piece came, in milliseconds after the first."""
         self.ended = False
         self.too_large = False
+        self.given_up = False
+        """Whether it was cancelled since nobody listened."""
         self.second_hand = False
         """Whether it was another process that has asked upstream."""
+        self.first = False
+        """Whether nothing was kept when it began: there is nothing to be found until it ends."""
         self.error: BaseException | None = None
         self.task: asyncio.Task[None] | None = None
         self._most = most
@@ -68,6 +72,11 @@ class Flight:
         self._first_at = 0.0
         self._listeners: set[Listener] = set()
         self._room: asyncio.Future[None] | None = None
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether who comes now may hear all of it."""
+        return not self.too_large and not self.given_up and self.error is None
 
     @property
     def count(self) -> int:
@@ -94,6 +103,7 @@ class Flight:
         if self.too_large:
             self.let_go()
         if not self._listeners and not self.alone and self.task is not None:
+            self.given_up = True
             self.task.cancel()
 
     async def carry(self, source: Source) -> None:
@@ -132,21 +142,34 @@ class Flight:
 
     def _take(self, piece: bytes, *, last: bool) -> None:
         now = time.monotonic()
-        if not self.pieces:
+        if not self.times:
             self._first_at = now
-        self.pieces.append(piece)
-        self._held += len(piece)
-        if not self.too_large:
-            self.times.append(int((now - self._first_at) * 1000))
-            self.too_large = self._held > self._most
+        if piece:  # an empty one is no news to anybody, and no frame of what is kept
+            self.pieces.append(piece)
+            self._held += len(piece)
+            if not self.too_large:
+                self.times.append(int((now - self._first_at) * 1000))
+                self.too_large = self._held > self._most
         if last:
             self.ended = True
         self._wake()
 
     def _end(self, error: BaseException | None) -> None:
         self.ended = True
-        self.error = error
+        if error is not None:
+            self.error = self._kept(error)
         self._wake()
+
+    def _kept(self, error: BaseException) -> BaseException:
+        """An error as it is kept: without its frames, one of which has this flight."""
+        if isinstance(error, ProxyError):
+            return error.twin()
+        if isinstance(error, asyncio.CancelledError | ClientGone):
+            return type(error)()
+        if not any(listener.began for listener in self._listeners):
+            logger.error("a call that goes on without who began it has failed", exc_info=error)
+            return HandedOver()
+        return error
 
     def _wake(self) -> None:
         for listener in self._listeners:
@@ -188,12 +211,12 @@ class Flight:
 class Listener(Body):
     """The answer of a flight, for one of those who wait for it."""
 
-    __slots__ = ("_began", "_cut", "_flight", "_waiter", "at")
+    __slots__ = ("_cut", "_flight", "_waiter", "at", "began")
 
     def __init__(self, flight: Flight, *, began: bool) -> None:
         self.at = 0
         """How many pieces he has heard."""
-        self._began = began
+        self.began = began
         self._cut = False
         self._flight = flight
         self._waiter: asyncio.Future[None] | None = None
@@ -216,9 +239,9 @@ class Listener(Body):
         flight = self._flight
         while flight.head is None:
             if flight.error is not None:
-                if not self._began and not isinstance(flight.error, UpstreamError):
+                if not self.began and not isinstance(flight.error, UpstreamError):
                     raise HandedOver
-                raise _own(flight.error)
+                raise self._failure(flight.error)
             await self._more()
         return flight.head
 
@@ -230,7 +253,7 @@ class Listener(Body):
                 return None
             await self._more()
         if flight.error is not None:
-            raise _own(flight.error)
+            raise self._failure(flight.error)
         return None if flight.too_large else b"".join(flight.pieces)
 
     async def __anext__(self) -> bytes:
@@ -240,7 +263,7 @@ class Listener(Body):
         while self.at >= flight.count:
             if flight.ended:
                 if flight.error is not None:
-                    raise _own(flight.error)
+                    raise self._failure(flight.error)
                 raise StopAsyncIteration
             await self._more()
         piece = flight.piece(self.at)
@@ -268,6 +291,23 @@ class Listener(Body):
     def cut_off(self) -> None:
         self._cut = True
 
+    async def landed(self) -> None:
+        """Wait until nothing is left to do for the answer, be it to keep it."""
+        task = self._flight.task
+        if task is not None:
+            await asyncio.wait([task])
+
+    def _failure(self, error: BaseException) -> BaseException:
+        """What he is told of a call that has failed: an error that is his own."""
+        if isinstance(error, ProxyError):
+            return error.twin()
+        if not self.began or isinstance(error, HandedOver | asyncio.CancelledError):
+            # A cancelled flight is no cancelled caller.
+            return UpstreamDisconnected()
+        # A fault of ours is told once: with its frames it would keep the flight, and be kept by it.
+        self._flight.error = HandedOver()
+        return error
+
     async def _more(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -280,10 +320,3 @@ def _how(error: BaseException) -> Ending:
     if isinstance(error, UpstreamError):
         return Ending.CUT
     return Ending.CANCELLED if isinstance(error, asyncio.CancelledError) else Ending.FAILED
-
-
-def _own(error: BaseException) -> BaseException:
-    if isinstance(error, ProxyError):
-        return error.twin()
-    # A cancelled flight is no cancelled caller.
-    return UpstreamDisconnected() if isinstance(error, asyncio.CancelledError) else error

@@ -39,12 +39,12 @@ class Flights:
         self._most = most
         self._is_fresh = is_fresh
         self._by_loop: dict[AbstractEventLoop, dict[str, Flight]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Flight] = {}
 
     def under_way(self, key: str) -> Flight | None:
         """The call that can still be joined."""
         flight = self._here().get(key)
-        return None if flight is None or flight.too_large else flight
+        return flight if flight is not None and flight.can_be_joined else None
 
     def begin(
         self,
@@ -71,19 +71,28 @@ class Flights:
             work = self._fly_shared(key, flight, source, keep, known)
         task = asyncio.get_running_loop().create_task(work)
         flight.task = task
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = flight
+        task.add_done_callback(partial(self._over, key, flight))
         return flight
 
     async def aclose(self) -> None:
         """Wait for what is being stored; what is still asked is given up."""
         here = asyncio.get_running_loop()
-        tasks = [task for task in self._tasks if task.get_loop() is here]
-        for flight in self._by_loop.pop(here, {}).values():
-            if not flight.ended and flight.task is not None:
-                flight.task.cancel()
+        # Others' threads begin and end theirs meanwhile.
+        tasks = [task for task in tuple(self._tasks) if task.get_loop() is here]
+        for task in tasks:
+            flight = self._tasks[task]
+            if not flight.ended:
+                flight.given_up = True
+                task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._by_loop.pop(here, None)
+
+    def part(self) -> None:
+        """Who comes from now on asks anew, whatever is under way."""
+        for flights in tuple(self._by_loop.values()):
+            flights.clear()
 
     async def _fly(self, key: str, flight: Flight, source: Source, keep: Keep) -> None:
         try:
@@ -132,7 +141,16 @@ class Flights:
         assert flight.task is not None
         flight.task.set_name(SETTLING)
         await asyncio.sleep(0)  # who waits is answered first
-        return await keep(flight)
+        try:
+            return await keep(flight)
+        except Exception:
+            logger.exception("an answer could not be kept")
+            return False
+
+    def _over(self, key: str, flight: Flight, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        self._land(key, flight)  # one that was given up before it began has not done so
+        flight.task = None  # a task that was cancelled keeps how, and with it the flight
 
     def _land(self, key: str, flight: Flight) -> None:
         flights = self._here()
