@@ -13,6 +13,7 @@ from ai_proxy_mw.caching.replay import coding_of
 from ai_proxy_mw.schema.unpack import unpack
 
 if TYPE_CHECKING:
+    from ai_proxy_mw._types import RawHeaders
     from ai_proxy_mw.caching.flight import Flight, Head
     from ai_proxy_mw.caching.policy import Plan
 
@@ -58,7 +59,7 @@ async def recorded(flight: Flight, plan: Plan, term: Term, *, most: int) -> Entr
         ttl=term.ttl,
         keep=term.keep,
         status=head.status,
-        headers=[line for line in head.headers if line[0] in KEPT_HEADERS],
+        headers=_kept(head),
         event_stream=head.event_stream,
         endpoint=plan.endpoint,
         model=plan.model,
@@ -68,8 +69,8 @@ async def recorded(flight: Flight, plan: Plan, term: Term, *, most: int) -> Entr
     )
 
 
-def _judged(head: Head, endpoint: str, body: bytes, most: int) -> bytes | None:
-    """The answer without its coding, if it is whole."""
+def _judged(head: Head, endpoint: str, body: bytes, most: int) -> tuple[bytes, Usage] | None:
+    """The answer without its coding and what it has used, if it is whole."""
     coding = coding_of(head.headers)
     if coding:
         try:
@@ -77,3 +78,11 @@ def _judged(head: Head, endpoint: str, body: bytes, most: int) -> bytes | None:
         except ProxyError:
             return None
     return body if is_whole(endpoint, content_type_of(head.headers), body) else None
+
+
+def _kept(head: Head) -> RawHeaders:
+    """An ETag is of the bytes as they came: of a coding that is taken off it is not kept."""
+    lines = [line for line in head.headers if line[0] in KEPT_HEADERS]
+    if coding_of(head.headers) in (b"", b"identity"):
+        return lines
+    return [line for line in lines if line[0] != b"etag"]

@@ -21,6 +21,10 @@ _AT_ONCE = 16 * 1024
 
 _AS_IT_COMES = (b"x-accel-buffering", b"no")
 _OF_THE_BODY = (b"content-encoding", b"content-length")
+_WHEN_AGAIN = (b"retry-after", b"retry-after-ms", b"x-should-retry")
+"""Of an error: who shares it shall wait as well."""
+
+_PASSED_ON = KEPT_HEADERS.union(_OF_THE_BODY, _WHEN_AGAIN)
 
 
 class Frames(Body):
@@ -80,7 +84,7 @@ def kept(
 
 def shared(request: Request, head: Head, listener: Listener, marks: RawHeaders) -> Response:
     """The response that gives the answer of another's call, without what was said to him alone."""
-    headers = [line for line in head.headers if line[0] in KEPT_HEADERS or line[0] in _OF_THE_BODY]
+    headers = [line for line in head.headers if line[0] in _PASSED_ON]
     headers += [(b"cache-control", b"private"), *HARMLESS, *marks]
     response = Response(head.status, headers, listener)
     response.event_stream = head.event_stream
@@ -101,6 +105,6 @@ def coding_of(headers: RawHeaders) -> bytes:
 
 
 def _stream(entry: Entry, *, paced: bool) -> Frames:
-    if paced:
+    if paced and entry.times:
         return PacedFrames(frames(entry), entry.times)
     return Frames(pieces(entry, _AT_ONCE))

@@ -117,9 +117,8 @@ def house(*answers: Answer | Response | BaseException, options: Any = None, **ca
     store = cache.pop("store", None) or MemoryCache(clock=clock)
     proxy = AIProxy(
         upstream=Upstream(base_url=FAKE_BASE_URL, transport=upstream),
-        identify=_who,
         cache=Cache(store, **cache),
-        **(options or {}),
+        **{"identify": _who, **(options or {})},
     )
     assert proxy._answers is not None
     proxy._answers.clock = clock
