@@ -69,6 +69,14 @@ class Tally:
         """Whether there is something to release."""
         return bool(self._leases)
 
+    def behind(self) -> Tally:
+        """For work that the call sets going and does not wait for: tokens, money and places.
+
+        It is no call of the caller's, so what counts calls does not count it.
+        """
+        limits = tuple(limit for limit in self._late if limit.of != "requests")
+        return Tally(self._limiter, self._request, limits)
+
     async def take_early(self) -> None:
         """Count what needs no look at the body. Raises RateLimited and Unavailable."""
         await self._take(self._early, _one)

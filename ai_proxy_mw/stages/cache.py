@@ -60,6 +60,7 @@ class _Case:
         self._wishes = wishes
         # The stage that has made it takes it off the request when this call is answered.
         self._tally = request.tally
+        self._counted = False
 
     async def answer(self) -> Response:
         entry = None if self._wishes.no_cache else await self._find()
@@ -70,6 +71,7 @@ class _Case:
         if self._wishes.only_if_cached:
             raise NotCached
         if self._request.method == "HEAD":
+            self._answers.counts.misses += 1
             response = await self._handler(self._request)
             response.headers = response.headers + marks.miss("method", stored=False)
             return response
@@ -81,26 +83,35 @@ class _Case:
 
     async def _find(self) -> Entry | None:
         flight = self._answers.flights.under_way(self._plan.key)
-        if flight is not None and not flight.alone:
-            return None  # nothing is kept yet, or it is too old
+        if flight is not None and flight.first:
+            return None
         return await self._answers.find(self._plan.key)
 
     # -- what is kept ------------------------------------------------------------------------
 
     async def _from_kept(self, entry: Entry) -> Response | None:
         wishes = self._wishes
-        age = self._answers.clock() - entry.created
+        age = self._age(entry)
         left = entry.ttl - age
         too_old = wishes.max_age is not None and age > wishes.max_age
-        if left > (wishes.min_fresh or 0) and not too_old:
-            return await self._hit(entry, marks.hit(age=age, ttl=left))
-        if too_old or wishes.min_fresh is not None:
+        fresh = left > 0 and left >= (wishes.min_fresh or 0)
+        if not (fresh and not too_old) and not self._may_be_stale(entry, too_old=too_old):
             return None
-        if -left < self._answers.options.stale_while_revalidate:
+        response = await self._hit(entry, marks.hit(age=age, ttl=left))
+        if left <= 0:
             self._renew(entry)
-        elif wishes.max_stale is None or -left > wishes.max_stale:
-            return None
-        return await self._hit(entry, marks.hit(age=age, ttl=left))
+        return response
+
+    def _may_be_stale(self, entry: Entry, *, too_old: bool) -> bool:
+        """Whether an answer past its time will do for this caller."""
+        wishes = self._wishes
+        if too_old or wishes.min_fresh is not None:
+            return False
+        late = self._age(entry) - entry.ttl
+        if wishes.max_stale is not None:
+            return late <= wishes.max_stale
+        # Who says how old it may be wants nothing stale, either (RFC 9111, section 5.2.1.1).
+        return wishes.max_age is None and late < self._answers.options.stale_while_revalidate
 
     async def _hit(self, entry: Entry, said: RawHeaders) -> Response:
         await self._count()
@@ -115,12 +126,16 @@ class _Case:
 
     def _renew(self, entry: Entry) -> None:
         """Have it asked anew, without anybody waiting for it."""
+        if self._age(entry) - entry.ttl >= self._answers.options.stale_while_revalidate:
+            return
+        if self._wishes.only_if_cached or self._request.method == "HEAD":
+            return  # to HEAD there comes no answer that could be kept
         if self._answers.flights.under_way(self._plan.key) is None:
             self._begin(entry, alone=True)
 
     def _instead(self, entry: Entry | None) -> Entry | None:
         """What may be given although the upstream has failed."""
-        if entry is None:
+        if entry is None or not self._answers.options.stale_if_error:
             return None
         late = self._age(entry) - entry.ttl
         return entry if late < self._answers.options.stale_if_error else None
@@ -140,6 +155,7 @@ class _Case:
         joins = flight is not None
         if flight is None:
             flight = self._begin(entry, alone=False)
+            flight.first = entry is None and not self._wishes.no_cache
         listener = flight.listen(began=not joins)
         try:
             head = await listener.head()
@@ -181,12 +197,18 @@ class _Case:
     def _why(self, entry: Entry | None) -> str:
         if self._wishes.no_cache:
             return "request"
-        return "miss" if entry is None else "stale"
+        if entry is None:
+            return "miss"
+        return "stale" if self._age(entry) >= entry.ttl else "request"
 
     def _begin(self, known: Entry | None, *, alone: bool) -> Flight:
-        request, handler, tally = self._request, self._handler, self._tally
+        request, handler = self._request, self._handler
+        tally = self._tally
+        if alone and tally is not None:
+            tally = tally.behind()
 
         async def source() -> Response:
+            self._counted = self._counted or not alone
             request.tally = tally
             try:
                 response = await handler(request)
@@ -196,7 +218,7 @@ class _Case:
                 raise
             finally:
                 request.tally = None
-            if alone and tally is not None:
+            if tally is not None and alone and tally.holds_places:
                 response.observers.append(_Release(tally))
             return response
 
@@ -213,10 +235,11 @@ class _Case:
         """What the cache answers is a call; it takes no tokens and no money."""
         if self._tally is None:
             return
-        if self._answers.options.count_hits:
-            await self._tally.take_late(_calls_only)
-        else:
+        if not self._answers.options.count_hits:
             self._tally.uncount()
+        elif not self._counted:  # with the call upstream, in the place of whose answer this is
+            self._counted = True
+            await self._tally.take_late(_calls_only)
 
 
 class _Release:
