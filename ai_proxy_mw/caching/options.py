@@ -64,10 +64,10 @@ class Cache:
 
     def __post_init__(self) -> None:
         lacking = [name for name in _METHODS if not callable(getattr(self.store, name, None))]
-        if lacking:
+        if lacking or isinstance(self.store, type):
             raise ConfigurationError(
                 f"cache={self.store!r}: write MemoryCache(), DiskCache(directory), RedisCache(url) "
-                f"or a store of your own; this has no {lacking[0]}()"
+                f"or a store of your own{_but(lacking)}"
             )
         if not callable(self.scope) and self.scope not in get_args(Whose):
             raise ConfigurationError(
@@ -98,6 +98,10 @@ class Cache:
             )
 
 
+def _but(lacking: list[str]) -> str:
+    return f"; this has no {lacking[0]}()" if lacking else ", made already"
+
+
 def cache_of(cache: Cache | CacheStore) -> Cache:
     """What was given as `cache=`. Raises ConfigurationError."""
     return cache if isinstance(cache, Cache) else Cache(cache)
@@ -113,19 +117,25 @@ def _seconds(name: str, value: object, *, none: float | None = None) -> float:
 
 
 def _endpoints(given: Iterable[str]) -> frozenset[str]:
-    found = frozenset() if isinstance(given, str) else frozenset(given)
-    if isinstance(given, str) or not found <= CACHEABLE:
+    found = _listed(given)
+    if found is None or not all(each in CACHEABLE for each in found):
         raise ConfigurationError(
             f"Cache(endpoints={given!r}): write a set of some of {sorted(CACHEABLE)}"
         )
-    return found
+    return frozenset(found)
+
+
+def _listed(given: object) -> tuple[str, ...] | None:
+    """The texts of a list or such; None for anything else, a text alone among it."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        return None
+    found = tuple(given)
+    return found if all(isinstance(each, str) for each in found) else None
 
 
 def _names(given: Iterable[str]) -> tuple[str, ...]:
-    names = () if isinstance(given, str) else tuple(given)
-    if isinstance(given, str) or not all(
-        isinstance(name, str) and _NAME.fullmatch(name) for name in names
-    ):
+    names = _listed(given)
+    if names is None or not all(_NAME.fullmatch(name) for name in names):
         raise ConfigurationError(
             f"Cache(vary={given!r}): write a list of names of headers, or of {sorted(LEFT_OUT)}"
         )
