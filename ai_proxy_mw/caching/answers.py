@@ -71,6 +71,9 @@ class Answers:
             if entry is None or ttl <= 0 or purges != self._purges:
                 return False
             stored = await self._keeper.keep(entry, plan.tags)
+            if purges != self._purges:
+                await self._keeper.forget(plan.key)  # it may have come behind the purge
+                return False
             self.counts.stored += stored
             return stored
 
@@ -92,8 +95,9 @@ class Answers:
 
     async def purge(self, *, key: str | None, tag: str) -> int:
         """Forget one answer, or all of this app that have a tag."""
-        # What is asked already may hold what is to be forgotten: it is not kept, either.
+        # What is asked already may hold what is to be forgotten: it is neither kept nor joined.
         self._purges += 1
+        self.flights.part()
         if key is not None:
             return await self.store.purge(key=key)
         return await self.store.purge(prefix=self._prefix, tag=tag)

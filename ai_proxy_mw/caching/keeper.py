@@ -17,11 +17,15 @@ T = TypeVar("T")
 
 
 class Keeper:
-    """A store behind a guard for each event loop. What is only in this process needs none."""
+    """A store behind a guard for each event loop.
+
+    What is only in this process is asked without one, which costs less, until it fails once.
+    """
 
     def __init__(self, store: CacheStore) -> None:
         self.store = store
         self.shared = store.shared
+        self._guarded = store.shared
         self.failures = 0
         """How many questions were not answered."""
         self._guards: dict[AbstractEventLoop, tuple[Guard, Guard]] = {}
@@ -29,7 +33,7 @@ class Keeper:
     @property
     def is_readable(self) -> bool:
         """Whether the store has answered when it was last asked for something."""
-        return not self.shared or not self._reading().is_open
+        return not self._guarded or not self._reading().is_open
 
     async def find(self, key: str) -> Entry | None:
         """What is kept under a key, if it is whole and can be had."""
@@ -41,26 +45,28 @@ class Keeper:
         return await self.save(entry.key, encode(entry), ttl=entry.ttl + entry.keep, tags=tags)
 
     async def load(self, key: str) -> bytes | None:
-        if not self.shared:
-            return await self.store.get(key)
+        question = partial(self.store.get, key)
         try:
-            return await _ask(self._reading(), partial(self.store.get, key))
+            return await self._ask(self._reading, question)
         except StoreDown:
             self.failures += 1
             return None
 
     async def save(self, key: str, value: bytes, *, ttl: float, tags: Sequence[str] = ()) -> bool:
         question = partial(self.store.set, key, value, ttl=ttl, tags=tags)
-        if not self.shared:
-            await question()
-            return True
         try:
             # Apart from reading: a disk that is full can still be read.
-            await _ask(self._writing(), question)
+            await self._ask(self._writing, question)
         except StoreDown:
             self.failures += 1
             return False
         return True
+
+    async def forget(self, key: str) -> None:
+        try:
+            await self._ask(self._writing, partial(self.store.purge, key=key))
+        except StoreDown:
+            self.failures += 1
 
     async def lock(self, name: str, owner: str, *, lease: float) -> str | None:
         """Who holds a lock now; None if nobody can tell."""
@@ -75,6 +81,14 @@ class Keeper:
             await _ask(self._writing(), partial(self.store.unlock, name, owner))
         except StoreDown:
             self.failures += 1  # the lease will run out
+
+    async def _ask(self, guard: Callable[[], Guard], question: Callable[[], Awaitable[T]]) -> T:
+        if not self._guarded:
+            try:
+                return await question()
+            except Exception:  # noqa: BLE001 - it is asked again, by whom it is told of
+                self._guarded = True
+        return await _ask(guard(), question)
 
     def _reading(self) -> Guard:
         return self._here()[0]

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class CacheTools:
-    """`proxy.cache`. Each method has a form for code that has no event loop.
+    """`proxy.cache`. Each method has a `_sync` form for code that has no event loop.
 
     handler: the corridor of calls that are let in.
     """
@@ -74,15 +74,20 @@ class CacheTools:
     ) -> None:
         """Ask questions so that their answers are there when somebody else does.
 
-        bodies: of the requests, each an object as a client sends it. who: whose answers they
-        become; with `scope="shared"` everybody's. They are judged as all calls are, and counted
-        against no limit.
+        bodies: of the requests, each an object as a client sends it; `[{}]` for a GET. who: whose
+        answers they become; with `scope="shared"` everybody's. They are judged as all calls are,
+        and counted against no limit.
 
-        Raises ProxyError for the first that is refused; those before it are kept.
+        Raises ProxyError for the first that is refused; those before it are kept. Raises
+        ConfigurationError for an endpoint that is not kept.
         """
+        if endpoint not in self._answers.options.endpoints:
+            known = sorted(self._answers.options.endpoints)
+            raise ConfigurationError(f"warm(endpoint={endpoint!r}): write one of {known}")
         identity = Identity(who) if isinstance(who, str) else who
         for body in bodies:
-            await ask(self._handler, endpoint, msgspec.json.encode(body), identity)
+            content = b"" if endpoint.startswith("GET ") else msgspec.json.encode(body)
+            await ask(self._handler, endpoint, content, identity)
 
     def stats_sync(self) -> CacheStats:
         """`stats` for code that has no event loop."""
@@ -108,6 +113,13 @@ class CacheTools:
     ) -> None:
         """`warm` for code that has no event loop."""
         self._run(self.warm(bodies, endpoint=endpoint, who=who))
+
+    def keys_sync(self) -> list[str]:
+        """`keys` for code that has no event loop."""
+        return self._run(self._all_keys())
+
+    async def _all_keys(self) -> list[str]:
+        return [key async for key in self.keys()]
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         thread = loop_thread()

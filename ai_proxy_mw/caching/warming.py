@@ -8,6 +8,7 @@ from ai_proxy_mw._delivery import deliver
 from ai_proxy_mw._hook_threads import run_sync
 from ai_proxy_mw._http import Request
 from ai_proxy_mw._incoming import RequestBody
+from ai_proxy_mw.caching.flight import Listener
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Response
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
 
 
 async def ask(handler: Handler, endpoint: str, content: bytes, who: Identity) -> None:
-    """Have the corridor answer a JSON request of `who`, and hear it to its end.
+    """Have the corridor answer a JSON request of `who`, hear it to its end and see it kept.
 
     Raises ProxyError where it refuses, and what reading the answer raises.
     """
-    await deliver(await handler(_request(endpoint, content, who)), _start, _write)
+    response = await handler(_request(endpoint, content, who))
+    body = response.body
+    await deliver(response, _start, _write)
+    if isinstance(body, Listener):
+        await body.landed()
 
 
 def _request(endpoint: str, content: bytes, who: Identity) -> Request:
