@@ -70,7 +70,7 @@ class Flight:
         self._gone = 0  # pieces that have been let go
         self._held = 0  # bytes of those that have not
         self._first_at = 0.0
-        self._listeners: set[Listener] = set()
+        self._listeners: dict[Listener, None] = {}  # in the order in which they came
         self._room: asyncio.Future[None] | None = None
 
     @property
@@ -92,12 +92,12 @@ class Flight:
         Not for an answer that is too large: its beginning may be gone.
         """
         listener = Listener(self, began=began)
-        self._listeners.add(listener)
+        self._listeners[listener] = None
         return listener
 
     def leave(self, listener: Listener) -> None:
         """He listens no more."""
-        self._listeners.discard(listener)
+        self._listeners.pop(listener, None)
         if self.ended:
             return
         if self.too_large:
@@ -204,7 +204,7 @@ class Flight:
             slowest = min(self._listeners, key=lambda listener: listener.at)
             logger.warning("a caller who reads too slowly to share an answer was cut off")
             slowest.cut_off()
-            self._listeners.discard(slowest)
+            self._listeners.pop(slowest, None)
             self.let_go()
 
 

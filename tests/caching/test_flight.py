@@ -500,8 +500,9 @@ def test_whole_gives_up_when_it_becomes_too_large() -> None:
         listener = air.listen()
         hearing = asyncio.create_task(listener.whole())
         await settle()
-        air.body.put(b"5678", None)
+        air.body.put(b"5678")
         assert await hearing is None
+        air.body.put(None)
         assert await _all(listener) == b"12345678"
 
         air.body = Hand(b"12", b"34", None)

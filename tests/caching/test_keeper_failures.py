@@ -10,7 +10,7 @@ import pytest
 from ai_proxy_mw import MemoryCache
 from ai_proxy_mw.caching.entry import Entry
 from ai_proxy_mw.caching.keeper import Keeper
-from tests.caching.house import JSON, Clock, ask, house
+from tests.caching.house import ANSWER, JSON, Clock, ask, house
 
 ENTRY = Entry(key="a:k", created=9, ttl=60, keep=5, status=200, headers=JSON, endpoint="e")
 
@@ -115,5 +115,23 @@ def test_no_call_fails_for_it(shared: bool) -> None:
             got = await ask(home.proxy)
             assert (got.status, got.cached) == (200, "MISS")
         await home.proxy.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_another_process_has_just_kept_is_given() -> None:
+    """Two proxies on one store stand for two processes."""
+
+    async def main() -> None:
+        store = Moody(shared=True)
+        homes = [house(store=store) for _ in range(2)]
+        store._clock = homes[0].clock
+        got = await asyncio.gather(*[ask(home.proxy) for home in homes])
+        assert {each.body for each in got} == {ANSWER}
+        assert sorted(each.cached or "" for each in got) == ["COLLAPSED", "MISS"]
+        assert sum(len(home.upstream.calls) for home in homes) == 1
+        for home in homes:
+            assert (await ask(home.proxy)).cached == "HIT"
+            await home.proxy.aclose()
 
     asyncio.run(main())
