@@ -69,8 +69,8 @@ async def recorded(flight: Flight, plan: Plan, term: Term, *, most: int) -> Entr
     )
 
 
-def _judged(head: Head, endpoint: str, body: bytes, most: int) -> tuple[bytes, Usage] | None:
-    """The answer without its coding and what it has used, if it is whole."""
+def _judged(head: Head, endpoint: str, body: bytes, most: int) -> bytes | None:
+    """The answer without its coding, if it is whole."""
     coding = coding_of(head.headers)
     if coding:
         try:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from ai_proxy_mw.caching import marks
 from ai_proxy_mw.caching.counts import Counts, stats_of
-from ai_proxy_mw.caching.entry import Entry
+from ai_proxy_mw.caching.savings import Saving
 from ai_proxy_mw.stores.base import StoreStats
 
-ENTRY = Entry(
-    key="k", created=0, ttl=1, status=200, headers=[], endpoint="e",
-    input_tokens=3, output_tokens=4, micro_usd=1_500_000,
-)  # fmt: skip
+SAVING = Saving(3, 4, 1_500_000)
 
 
 def test_hits_save_what_the_answer_has_cost() -> None:
     counts = Counts(misses=1, collapsed=1, bypassed=5, stored=1)
-    counts.hit(ENTRY, stale=False)
-    counts.hit(ENTRY, stale=True)
+    counts.hit(SAVING, stale=False)
+    counts.hit(SAVING, stale=True)
     stats = stats_of(counts, StoreStats(6, 700), failures=8)
     assert (stats.hits, stats.stale, stats.misses, stats.collapsed) == (2, 1, 1, 1)
     assert (stats.bypassed, stats.stored, stats.failures) == (5, 1, 8)
