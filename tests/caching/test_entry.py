@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import zlib
 from typing import Any
 
@@ -126,7 +125,7 @@ def test_nothing_is_raised(data: bytes, head: bytes, length: int) -> None:
     [
         {"created": math.nan},
         {"created": -1.0},
-        {"created": time.time() + 200_000},
+        {"created": 1e11},
         {"created": math.inf},
         {"ttl": math.nan},
         {"ttl": -0.5},

@@ -111,7 +111,7 @@ def test_a_stream_that_has_not_ended_as_it_should_is_not_kept(pieces: list[bytes
 
 
 def test_what_is_packed_is_kept_unpacked() -> None:
-    packed = gzip.compress(ANSWER)
+    packed = gzip.compress(ANSWER, mtime=0)
     entry = record(packed, headers=[*JSON, GZIP, (b"etag", b'"of the packed"')])
     assert entry is not None
     assert (entry.body, entry.headers) == (ANSWER, JSON)
@@ -123,9 +123,9 @@ def test_what_is_packed_is_kept_unpacked() -> None:
 @pytest.mark.parametrize(
     "packed",
     [
-        gzip.compress(b'{"a": "%b"}' % (b"x" * 10**6)),  # above the cap
-        gzip.compress(ANSWER)[:-5],
-        gzip.compress(ANSWER) + b"x",
+        gzip.compress(b'{"a": "%b"}' % (b"x" * 10**6), mtime=0),  # above the cap
+        gzip.compress(ANSWER, mtime=0)[:-5],
+        gzip.compress(ANSWER, mtime=0) + b"x",
         zlib.compress(ANSWER),
         ANSWER,
     ],
