@@ -140,7 +140,6 @@ class Flights:
             return False
         assert flight.task is not None
         flight.task.set_name(SETTLING)
-        await asyncio.sleep(0)  # who waits is answered first
         try:
             return await keep(flight)
         except Exception:
