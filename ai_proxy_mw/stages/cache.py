@@ -60,7 +60,7 @@ class _Case:
         self._wishes = wishes
         # The stage that has made it takes it off the request when this call is answered.
         self._tally = request.tally
-        self._counted = False
+        self._asks = False  # whether it goes upstream itself, where it is counted
 
     async def answer(self) -> Response:
         entry = None if self._wishes.no_cache else await self._find()
@@ -208,7 +208,7 @@ class _Case:
             tally = tally.behind()
 
         async def source() -> Response:
-            self._counted = self._counted or not alone
+            self._asks = self._asks or not alone
             request.tally = tally
             try:
                 response = await handler(request)
@@ -237,8 +237,7 @@ class _Case:
             return
         if not self._answers.options.count_hits:
             self._tally.uncount()
-        elif not self._counted:  # with the call upstream, in the place of whose answer this is
-            self._counted = True
+        elif not self._asks:
             await self._tally.take_late(_calls_only)
 
 
