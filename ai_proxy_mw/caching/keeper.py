@@ -45,9 +45,13 @@ class Keeper:
         return await self.save(entry.key, encode(entry), ttl=entry.ttl + entry.keep, tags=tags)
 
     async def load(self, key: str) -> bytes | None:
-        question = partial(self.store.get, key)
+        if not self._guarded:  # as in _write, without what that costs each hit
+            try:
+                return await self.store.get(key)
+            except Exception:  # noqa: BLE001 - as there
+                self._guarded = True
         try:
-            return await self._ask(self._reading, question)
+            return await _ask(self._reading(), partial(self.store.get, key))
         except StoreDown:
             self.failures += 1
             return None
@@ -56,7 +60,7 @@ class Keeper:
         question = partial(self.store.set, key, value, ttl=ttl, tags=tags)
         try:
             # Apart from reading: a disk that is full can still be read.
-            await self._ask(self._writing, question)
+            await self._write(question)
         except StoreDown:
             self.failures += 1
             return False
@@ -64,7 +68,7 @@ class Keeper:
 
     async def forget(self, key: str) -> None:
         try:
-            await self._ask(self._writing, partial(self.store.purge, key=key))
+            await self._write(partial(self.store.purge, key=key))
         except StoreDown:
             self.failures += 1
 
@@ -82,13 +86,13 @@ class Keeper:
         except StoreDown:
             self.failures += 1  # the lease will run out
 
-    async def _ask(self, guard: Callable[[], Guard], question: Callable[[], Awaitable[T]]) -> T:
+    async def _write(self, question: Callable[[], Awaitable[T]]) -> T:
         if not self._guarded:
             try:
                 return await question()
             except Exception:  # noqa: BLE001 - it is asked again, by whom it is told of
                 self._guarded = True
-        return await _ask(guard(), question)
+        return await _ask(self._writing(), question)
 
     def _reading(self) -> Guard:
         return self._here()[0]
