@@ -132,17 +132,3 @@ def test_who_has_been_cancelled_can_still_ask() -> None:
         assert found == ["me"]
 
     asyncio.run(main())
-
-
-def test_a_store_that_fails_to_write_first() -> None:
-    async def main() -> None:
-        store = Moody(shared=False)
-        keeper = Keeper(store)
-        store.down = True
-        assert not await keeper.keep(ENTRY, [])
-        assert (keeper.failures, store.asked) == (1, 2)
-        store.down = False
-        assert await keeper.find("a:k") is None
-        assert keeper.failures == 1
-
-    asyncio.run(main())

@@ -135,3 +135,17 @@ def test_what_another_process_has_just_kept_is_given() -> None:
             await home.proxy.aclose()
 
     asyncio.run(main())
+
+
+def test_a_store_that_fails_to_write_first() -> None:
+    async def main() -> None:
+        store = Moody(shared=False)
+        keeper = Keeper(store)
+        store.down = True
+        assert not await keeper.keep(ENTRY, [])
+        assert (keeper.failures, store.asked) == (1, 2)
+        store.down = False
+        assert await keeper.find("a:k") is None
+        assert keeper.failures == 1
+
+    asyncio.run(main())
