@@ -22,14 +22,14 @@ LEASE = 5.0
 """Seconds until the lock of a process that has died is free."""
 
 FIRST_LOOK = 0.1
-LOOK = 1.0
+LOOK = 0.5
 """Seconds between two looks whether somebody else wants the answer, at first and at most; the lease
 is renewed then."""
 
 PACE = 0.05
 """Seconds between two parts for those who do."""
 
-WANTED = 3 * LOOK
+WANTED = 3.0
 """Seconds for which it counts that somebody has said so."""
 
 PARTS_FOR = 600.0

@@ -41,7 +41,7 @@ def by_header(request: Request) -> str | None:
 
 def cached_proxy() -> AIProxy:
     # A busy machine may be slower than the patience, and then it is not sharing that is tested.
-    vars(guard)["PATIENCE"] = 10.0
+    vars(guard)["PATIENCE"] = float(os.environ.get("CACHED_PATIENCE", "10"))
     where = os.environ["CACHED_STORE"]
     store: CacheStore
     store = _Disk(where.removeprefix("disk:")) if where.startswith("disk:") else _Redis(where)

@@ -28,7 +28,9 @@ NEEDS_REDIS = pytest.mark.skipif(
 )
 STORES = [pytest.param("redis", marks=NEEDS_REDIS), "disk"]
 SERVERS = {
-    "uvicorn": uvicorn_command("tests.apps.cached_fastapi:app", "--workers", "4"),
+    "uvicorn": uvicorn_command(
+        "tests.apps.cached_fastapi:app", *("--workers", "4"), *("--timeout-keep-alive", "60")
+    ),
     "gthread": gunicorn(
         *("tests.apps.cached_flask:app", "-k", "gthread", "-w", "4"),
         *("--threads", "100", "--keep-alive", "60"),
