@@ -68,7 +68,8 @@ class Followed:
             if response is not None:
                 await self.let_go()
                 return response
-        response = await self._kept()
+        # A store that is away has cost its patience already.
+        response = await self._kept() if holder == self._me else None
         if response is not None:
             await self.let_go()
         return response

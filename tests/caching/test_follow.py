@@ -305,6 +305,18 @@ def test_when_the_store_dies_who_has_heard_nothing_asks(broken: set[str]) -> Non
     asyncio.run(main())
 
 
+def test_a_store_that_is_away_is_waited_for_once() -> None:
+    async def main() -> None:
+        store, upstream = SharedStore(), Upstream()
+        store.broken = {"lock"}
+        caller = Process(store, upstream).ask()
+        (await upstream.called()).begin(b"whole", None)
+        assert store.asked == ["lock"]
+        assert await caller.end() == b"whole"
+
+    asyncio.run(main())
+
+
 def test_a_store_that_is_away_for_a_moment_breaks_no_stream() -> None:
     async def main() -> None:
         two = Two()
