@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
@@ -77,10 +78,19 @@ class Cache:
             raise ConfigurationError(f"Cache(replay={self.replay!r}): write 'instant' or 'paced'")
         if self.when is not None and not callable(self.when):
             raise ConfigurationError(f"Cache(when={self.when!r}): write a function of the request")
+        self._check_functions()
         self._check_switches()
         self._check_numbers()
         object.__setattr__(self, "endpoints", _endpoints(self.endpoints))
         object.__setattr__(self, "vary", _names(self.vary))
+
+    def _check_functions(self) -> None:
+        for name in ("ttl", "scope", "when"):
+            # A coroutine counts as true: `when` would let everything in.
+            if inspect.iscoroutinefunction(getattr(self, name)):
+                raise ConfigurationError(
+                    f"Cache({name}=...): write a function without async; it is called in the loop"
+                )
 
     def _check_switches(self) -> None:
         for name in ("temperature_zero_only", "count_hits"):
