@@ -76,6 +76,10 @@ class Policy:
         if scope is None:
             return None
         call = request.call
+        # Read here, and not by the flight: others would wait for who does not send it, and one
+        # that goes on when its caller has left would find nobody to read it from.
+        if call is None and await request.body.read():
+            return None  # it could ask for anything
         body = b"{}" if call is None else call.body()
         if len(body) > _LONG_WORK:
             question = await asyncio.to_thread(self._question_of, request.endpoint, body)
