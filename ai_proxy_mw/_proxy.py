@@ -295,8 +295,16 @@ def _answers(
     from ai_proxy_mw.caching.options import cache_of  # noqa: PLC0415 - see above
 
     return Answers(
-        cache_of(cache), name=name, upstream=upstream.base_url, forwarded=forwarded, costs=costs
+        cache_of(cache), name=name, upstream=_account(upstream), forwarded=forwarded, costs=costs
     )
+
+
+def _account(upstream: Upstream) -> str:
+    """Who answers, and to whom: with another key or organization there are other models. Goes into
+    a digest only.
+    """
+    named = sorted(f"{name.lower()}: {value}" for name, value in upstream.headers.items())
+    return "\n".join([upstream.base_url, upstream.api_key or "", *named])
 
 
 def _transport(upstream: Upstream) -> Transport:
