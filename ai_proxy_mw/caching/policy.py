@@ -23,10 +23,14 @@ _LONG_WORK = 512 * 1024
 # They change what the upstream does, and are sent to it.
 _ALWAYS = ("anthropic-beta", "anthropic-version", "openai-beta")
 
-_USUAL = frozenset({"*/*", "application/*", "application/json", "text/event-stream", "text/plain"})
+_USUAL = frozenset({"*/*", "application/*", "application/json", "text/plain"})
 """What clients accept without meaning anything by it."""
 
-_COMMON = frozenset(kind.encode("ascii") for kind in _USUAL)
+_USUAL_FOR_STREAMS = _USUAL | {"text/event-stream"}
+"""Who asks for no stream would be given one by some upstreams if he accepted it."""
+
+_COMMON = (b"*/*", b"application/json")
+"""What nearly all of them say."""
 
 
 class Plan(NamedTuple):
@@ -66,6 +70,8 @@ class Policy:
         names = {*named - set(members), *_ALWAYS} - {"accept"}
         self._question = remembered(self._question_of)
         self._vary = frozenset(name.encode("ascii") for name in names)
+        # By it, an upstream answers again what it was asked before, perhaps something else.
+        self._vary_among_many = self._vary | {b"idempotency-key"}
 
     async def plan(self, request: Request) -> Plan | None:
         """None for a call that the cache has nothing to do with."""
@@ -96,7 +102,7 @@ class Policy:
             path=request.path or "",
             query=request.query,
             question=question,
-            vary=self._varying(request),
+            vary=self._varying(request, scope),
         )
         return Plan(key, request.subject, request.endpoint, model)
 
@@ -124,21 +130,24 @@ class Policy:
             return Scope("group", identity.scope)
         return Scope("subject", request.subject)
 
-    def _varying(self, request: Request) -> list[tuple[str, str]]:
+    def _varying(self, request: Request, scope: Scope) -> list[tuple[str, str]]:
         """The headers that matter, as far as they are there."""
+        names = self._vary if scope.kind == "subject" else self._vary_among_many
+        streams = request.call is not None and request.call.stream
+        usual = _USUAL_FOR_STREAMS if streams else _USUAL
         found = []
         for name, value in request.raw_headers:
-            if name in self._vary or (name == b"accept" and not _is_usual(value)):
+            if name in names or (name == b"accept" and not _are_in(usual, value)):
                 found.append((name.decode("latin-1"), value.decode("latin-1")))
         found.sort(key=_name)  # lines of one name stay in their order
         return found
 
 
-def _is_usual(accept: bytes) -> bool:
+def _are_in(usual: frozenset[str], accept: bytes) -> bool:
     if accept in _COMMON:
         return True
     items = accept.decode("latin-1").lower().split(",")
-    return {item.partition(";")[0].strip() for item in items} <= _USUAL
+    return {item.partition(";")[0].strip() for item in items} <= usual
 
 
 def _name(line: tuple[str, str]) -> str:
