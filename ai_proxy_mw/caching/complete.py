@@ -29,6 +29,25 @@ _DONE = b"[DONE]"
 _FAILURES = ("error", "response.failed")
 
 
+_HOLDS = {
+    "POST /chat/completions": "choices",
+    "POST /completions": "choices",
+    "POST /embeddings": "data",
+    "POST /images/generations": "data",
+    "POST /messages": "content",
+    "POST /moderations": "results",
+    "POST /responses": "output",
+}
+"""The member of an answer that is what was asked for."""
+
+
+class _Choice(msgspec.Struct):
+    """Routers tell here of a model that has failed, with a status of 200."""
+
+    error: Any = None
+    finish_reason: Any = None
+
+
 class _Head(msgspec.Struct):
     """What tells of a JSON object whether something has gone wrong."""
 
@@ -38,6 +57,9 @@ class _Head(msgspec.Struct):
 
 
 _head = msgspec.json.Decoder(_Head)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NULL = msgspec.Raw(b"null")
+_choices = msgspec.json.Decoder(list[_Choice])
 _BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -55,7 +77,24 @@ def _is_whole_json(endpoint: str, body: bytes) -> bool:
     head = _read(body)
     if head is None or head.error is not None or not _is_text(body):
         return False
+    if not _holds_an_answer(endpoint, body):
+        return False
     return endpoint != "POST /responses" or head.status in ("completed", "incomplete", None)
+
+
+def _holds_an_answer(endpoint: str, body: bytes) -> bool:
+    name = _HOLDS.get(endpoint)
+    if name is None:
+        return True
+    try:
+        held = _members.decode(body).get(name)
+        if held is None or name != "choices":
+            return held not in (None, _NULL)
+        choices = _choices.decode(held)
+    except _BAD:
+        return False
+    failed = any(each.error is not None or each.finish_reason == "error" for each in choices)
+    return bool(choices) and not failed
 
 
 def _read(text: bytes) -> _Head | None:
