@@ -14,6 +14,7 @@ from ai_proxy_mw import AIProxy, AIProxyMiddleware, MemoryCache
 from ai_proxy_mw import Upstream as Provider
 from ai_proxy_mw._errors import UpstreamDisconnected, UpstreamError
 from ai_proxy_mw._http import Ending
+from ai_proxy_mw.caching import lease
 from ai_proxy_mw.caching.entry import encode
 from ai_proxy_mw.caching.flights import Flights
 from ai_proxy_mw.caching.keeper import Keeper
@@ -68,7 +69,11 @@ def test_of_many_at_once_all_hear_of_an_error_of_one(_again: int) -> None:
     asyncio.run(main())
 
 
-def test_the_leading_caller_leaves_before_he_knows_of_others() -> None:
+def test_the_leading_caller_leaves_before_he_knows_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease, "FIRST_LOOK", 60.0)
+
     async def main() -> None:
         store, upstream = SharedStore(), Upstream()
         leader = Process(store, upstream).ask()
