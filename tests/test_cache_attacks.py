@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from ai_proxy_mw import Cache, ConfigurationError, Limit, MemoryCache, Request
+from ai_proxy_mw import AIProxy, Cache, ConfigurationError, Limit, MemoryCache, Request, Upstream
 from ai_proxy_mw._http import Body, Response
 from ai_proxy_mw.caching import flight as flights
 from ai_proxy_mw.caching.flight import WINDOW, Flight
 from ai_proxy_mw.caching.flights import Flights
 from ai_proxy_mw.caching.keeper import Keeper
+from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 from tests.conftest import IN_PROCESS
 from tests.test_cache import QUESTION, Shop, open_shop
 
@@ -120,6 +121,13 @@ def test_who_wants_no_kept_answer_does_not_take_it_from_others() -> None:
             assert fresh.result().headers["x-cache"] == "MISS"
 
 
+def test_who_finds_a_fresh_answer_too_old_is_told_that_it_was_his_wish() -> None:
+    with open_shop(MemoryCache()) as shop:
+        shop.ask()
+        status = shop.ask(cache_control="min-fresh=99999").headers["cache-status"]
+        assert status == "ai_proxy_mw; fwd=request; stored"  # RFC 9211, section 2.2
+
+
 def test_a_stale_answer_is_one_call_of_each_limit() -> None:
     cache = Cache(MemoryCache(), ttl=60, **STALE)
     limits = [Limit("9/minute", models=["fake-1"])]
@@ -130,6 +138,17 @@ def test_a_stale_answer_is_one_call_of_each_limit() -> None:
             clock.now += 61
             left.append(_left(shop.ask()))
             wait_for(partial(_has_stored, shop, stored))
+        assert left == [8, 7, 6]
+
+
+def test_a_stale_answer_in_the_place_of_an_error_is_one_call_of_each_limit() -> None:
+    cache = Cache(MemoryCache(), ttl=60, stale_if_error=3600)
+    with open_shop(cache, limits=[Limit("9/minute", models=["fake-1"])]) as shop:
+        clock = set_clock(shop)
+        left = [_left(shop.ask())]
+        clock.now += 61
+        shop.fake.fail(500, times=2)
+        left += [_left(shop.ask()) for _ in range(2)]
         assert left == [8, 7, 6]
 
 
@@ -157,6 +176,62 @@ def test_a_renewal_that_is_refused_gives_no_call_back() -> None:
 def _left(answer: httpx.Response) -> int:
     assert answer.status_code == 200
     return int(answer.headers["x-ratelimit-remaining-requests"])
+
+
+# -- questions that look the same, and answers that are none ------------------------------------
+
+
+def test_what_only_some_accept_is_not_given_to_others() -> None:
+    with open_shop(Cache(MemoryCache(), scope="shared")) as shop:
+        assert shop.ask(accept="text/event-stream").headers["x-cache"] == "MISS"
+        assert shop.ask().headers["x-cache"] == "MISS"
+        stream = {**QUESTION, "stream": True}
+        assert shop.ask(stream, accept="text/event-stream").headers["x-cache"] == "MISS"
+        assert shop.ask(stream).headers["x-cache"] == "HIT"
+
+
+def test_an_idempotency_key_cannot_bring_another_answer_under_a_shared_question() -> None:
+    with open_shop(Cache(MemoryCache(), scope="shared")) as shop:
+        assert shop.ask(user="mallory", idempotency_key="of something else").status_code == 200
+        assert shop.ask().headers["x-cache"] == "MISS"
+    with open_shop(MemoryCache()) as shop:
+        assert shop.ask(idempotency_key="1").headers["x-cache"] == "MISS"
+        assert shop.ask(idempotency_key="2").headers["x-cache"] == "HIT"
+
+
+def test_accounts_with_one_provider_share_no_answers() -> None:
+    store, fake = MemoryCache(), FakeUpstream()
+    accounts: list[dict[str, Any]] = [
+        {"api_key": "one"},
+        {"api_key": "two"},
+        {"api_key": "one", "headers": {"OpenAI-Organization": "three"}},
+    ]
+    for account in accounts:
+        upstream = Upstream(base_url=FAKE_BASE_URL, transport=fake.transport(), **account)
+        proxy = AIProxy(upstream=upstream, anonymous=True, cache=store)
+        with IN_PROCESS["uvicorn"](proxy) as url:
+            for _ in range(2):
+                assert httpx.post(f"{url}/v1/chat/completions", json=QUESTION).is_success
+    assert len(fake.requests) == len(accounts)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"detail": "overloaded"}',
+        b'{"choices": null}',
+        b'{"choices": []}',
+        b'{"choices": {}}',
+        b'{"choices": [{"finish_reason": "error", "message": {"content": ""}}]}',
+        b'{"choices": [{"error": {"code": 502}}]}',
+    ],
+)
+def test_a_failure_that_says_it_is_none_is_not_kept(body: bytes) -> None:
+    with open_shop(MemoryCache()) as shop:
+        shop.fake.fail(200, body=body, headers={"content-type": "application/json"})
+        assert shop.ask().content == body
+        assert shop.ask().headers["x-cache"] == "MISS"
 
 
 # -- stores that are not ours ------------------------------------------------------------------
@@ -266,6 +341,22 @@ def test_all_who_read_too_slowly_are_cut_off_at_once(monkeypatch: pytest.MonkeyP
                 for each in slow[:number]:
                     if not each._cut and each.at < number // 2:
                         await anext(each)  # some are further than others
+        await here.aclose()
+
+    asyncio.run(main())
+
+
+def test_who_listens_alone_may_take_his_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flights, "GRACE", 0.01)
+
+    async def main() -> None:
+        here = _flights(WINDOW)
+        flight = _begin(here, Endless(WINDOW // 4))
+        reader = flight.listen(began=True)
+        await reader.head()
+        await asyncio.sleep(0.05)  # some times GRACE, while the answer waits for him
+        for _ in range(9):
+            await anext(reader)
         await here.aclose()
 
     asyncio.run(main())

@@ -194,18 +194,28 @@ class Flight:
                 async with asyncio.timeout(GRACE):
                     await self._room
             except TimeoutError:
-                self._cut_slowest()
+                self._cut_slow()
             finally:
                 self._room = None
 
-    def _cut_slowest(self) -> None:
-        """If others wait for him. He who listens alone may take his time."""
-        if any(listener.waits for listener in self._listeners):
-            slowest = min(self._listeners, key=lambda listener: listener.at)
+    def _cut_slow(self) -> None:
+        """All who hold up those that wait, at once. Who listens alone may take his time."""
+        if not any(listener.waits for listener in self._listeners):
+            return
+        first = self._first_in_window()
+        for listener in [each for each in self._listeners if each.at < first]:
             logger.warning("a caller who reads too slowly to share an answer was cut off")
-            slowest.cut_off()
-            self._listeners.pop(slowest, None)
-            self.let_go()
+            listener.cut_off()
+            del self._listeners[listener]
+        self.let_go()
+
+    def _first_in_window(self) -> int:
+        """The first of the last pieces that WINDOW has room for."""
+        room, number = WINDOW, self.count
+        while number > self._gone and len(self.piece(number - 1)) <= room:
+            number -= 1
+            room -= len(self.piece(number))
+        return number
 
 
 class Listener(Body):

@@ -17,15 +17,13 @@ T = TypeVar("T")
 
 
 class Keeper:
-    """A store behind a guard for each event loop.
-
-    What is only in this process is asked without one, which costs less, until it fails once.
-    """
+    """A store behind a guard for each event loop. Memory needs none, and its hits do not pay it."""
 
     def __init__(self, store: CacheStore) -> None:
         self.store = store
         self.shared = store.shared
-        self._guarded = store.shared
+        # Of its own class: what is derived from one that is sure need not be.
+        self._guarded = store.shared or not vars(type(store)).get("is_sure", False)
         self.failures = 0
         """How many questions were not answered."""
         self._guards: dict[AbstractEventLoop, tuple[Guard, Guard]] = {}
@@ -45,16 +43,14 @@ class Keeper:
         return await self.save(entry.key, encode(entry), ttl=entry.ttl + entry.keep, tags=tags)
 
     async def load(self, key: str) -> bytes | None:
-        if not self._guarded:  # as in _write, without what that costs each hit
-            try:
-                return await self.store.get(key)
-            except Exception:  # noqa: BLE001 - as there
-                self._guarded = True
+        if not self._guarded:
+            return await self.store.get(key)
         try:
-            return await _ask(self._reading(), partial(self.store.get, key))
+            data = await _ask(self._reading(), partial(self.store.get, key))
         except StoreDown:
             self.failures += 1
             return None
+        return data if type(data) is bytes else None
 
     async def save(self, key: str, value: bytes, *, ttl: float, tags: Sequence[str] = ()) -> bool:
         question = partial(self.store.set, key, value, ttl=ttl, tags=tags)
@@ -75,10 +71,11 @@ class Keeper:
     async def lock(self, name: str, owner: str, *, lease: float) -> str | None:
         """Who holds a lock now; None if nobody can tell."""
         try:
-            return await _ask(self._writing(), partial(self.store.lock, name, owner, lease=lease))
+            holder = await _ask(self._writing(), partial(self.store.lock, name, owner, lease=lease))
         except StoreDown:
             self.failures += 1
             return None
+        return holder if isinstance(holder, str) else None
 
     async def unlock(self, name: str, owner: str) -> None:
         try:
@@ -87,12 +84,7 @@ class Keeper:
             self.failures += 1  # the lease will run out
 
     async def _write(self, question: Callable[[], Awaitable[T]]) -> T:
-        if not self._guarded:
-            try:
-                return await question()
-            except Exception:  # noqa: BLE001 - it is asked again, by whom it is told of
-                self._guarded = True
-        return await _ask(self._writing(), question)
+        return await (_ask(self._writing(), question) if self._guarded else question())
 
     def _reading(self) -> Guard:
         return self._here()[0]

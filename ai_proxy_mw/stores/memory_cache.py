@@ -52,6 +52,9 @@ class MemoryCache:
     Raises ConfigurationError.
     """
 
+    is_sure = True
+    """It neither fails nor waits, so that nobody need watch over it."""
+
     def __init__(
         self,
         *,

@@ -21,7 +21,8 @@ from ai_proxy_mw.upstream.base import Outbound
 CHAT = "/chat/completions"
 JSON: RawHeaders = [(b"content-type", b"application/json")]
 STREAM: RawHeaders = [(b"content-type", b"text/event-stream")]
-ANSWER = b'{"id":"a","usage":{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}}'
+USAGE = b'{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}'
+ANSWER = b'{"id":"a","choices":[{}],"usage":%b}' % USAGE
 EVENTS = [b'data: {"n":1}\n\n', b'data: {"n":2}\n\n', b"data: [DONE]\n\n"]
 
 

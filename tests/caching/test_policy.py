@@ -27,13 +27,15 @@ def plan(
     upstream: str = "http://a/v1",
     **cache: Any,
 ) -> Plan | None:
-    asked = request(headers=headers)
+    asked = request(headers=headers, method=endpoint.split(" ")[0])
     asked.endpoint = endpoint
     asked.subject = "alice" if identity is None else identity.subject
     asked.identity = identity
     if body is not None:
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        call: Any = SimpleNamespace(body=lambda: content, model="fake-1")
+        call: Any = SimpleNamespace(
+            body=lambda: content, model="fake-1", stream=b'"stream":true' in content
+        )
         asked.call = call
     policy = Policy(Cache(MemoryCache(), **cache), app=app, upstream=upstream, forwarded=forwarded)
     return asyncio.run(policy.plan(asked))
@@ -62,8 +64,11 @@ def test_what_makes_no_difference() -> None:
     plain = key(question())
     assert key(dict(reversed(question().items()))) == plain
     assert key(question(user="u", metadata={"a": "b"})) == plain
-    for headers in ({"accept": "*/*"}, {"accept": "text/event-stream, application/json;q=0.5"}):
-        assert key(question(), headers=headers) == plain
+    assert key(question(), headers={"accept": "*/*"}) == plain
+    both = {"accept": "text/event-stream, application/json;q=0.5"}
+    assert key(question(), headers=both) != plain  # some would answer with a stream
+    stream = question(stream=True)
+    assert key(stream, headers=both) == key(stream)
     assert key(question(), headers={"idempotency-key": "1", "x-stainless-os": "x"}) == plain
 
 
@@ -72,6 +77,7 @@ def test_what_makes_no_difference() -> None:
     [
         {"headers": {"accept": "audio/mpeg"}},
         {"headers": {"openai-beta": "x"}},
+        {"headers": {"idempotency-key": "x"}, "scope": "shared"},
         {"headers": {"x-tenant": "t"}, "vary": ["X-Tenant"]},
         {"headers": {"x-tenant": "t"}, "forwarded": ("X-Tenant",)},
         {"identity": Identity("bob")},

@@ -147,7 +147,7 @@ def test_a_large_answer_is_judged_in_a_thread(monkeypatch: pytest.MonkeyPatch) -
         return await to_thread(*arguments)
 
     monkeypatch.setattr(asyncio, "to_thread", noted)
-    large = b'{"a": "%b"}' % (b"x" * 65536)
+    large = b'{"choices": [{}], "a": "%b"}' % (b"x" * 65536)
     assert record(ANSWER) is not None
     assert threads == []
     entry = record(large)

@@ -367,15 +367,15 @@ def test_when_all_have_left_nothing_goes_on() -> None:
 def test_while_somebody_insists_others_are_given_what_is_kept() -> None:
     async def test() -> None:
         gate = asyncio.Event()
-        home = house(whole(), held(gate, whole(b'{"id":"new"}')))
+        home = house(whole(), held(gate, whole(b'{"id":"new","choices":[{}]}')))
         await ask(home.proxy)
         asking = asyncio.create_task(ask(home.proxy, headers=wanting("no-cache")))
         await settle()
         assert (await ask(home.proxy)).cached == "HIT"
         assert (await ask(home.proxy, headers=wanting("only-if-cached"))).status == 200
         gate.set()
-        assert (await asking).body == b'{"id":"new"}'
-        assert (await ask(home.proxy)).body == b'{"id":"new"}'
+        assert (await asking).body == b'{"id":"new","choices":[{}]}'
+        assert (await ask(home.proxy)).body == b'{"id":"new","choices":[{}]}'
 
     run(test)
 
@@ -429,7 +429,12 @@ def test_what_is_packed_is_given_to_each_as_he_takes_it() -> None:
 def test_one_renewal_for_many() -> None:
     async def test() -> None:
         gate = asyncio.Event()
-        home = house(whole(), held(gate, whole(b'{"id":"new"}')), ttl=60, stale_while_revalidate=30)
+        home = house(
+            whole(),
+            held(gate, whole(b'{"id":"new","choices":[{}]}')),
+            ttl=60,
+            stale_while_revalidate=30,
+        )
         await ask(home.proxy)
         home.clock.now += 70
         for _ in range(5):
@@ -440,7 +445,7 @@ def test_one_renewal_for_many() -> None:
         assert len(home.upstream.calls) == 2
         gate.set()
         await settle()
-        assert (await ask(home.proxy)).body == b'{"id":"new"}'
+        assert (await ask(home.proxy)).body == b'{"id":"new","choices":[{}]}'
         assert (await home.proxy.cache.stats()).stale == 5
 
     run(test)
@@ -449,7 +454,12 @@ def test_one_renewal_for_many() -> None:
 def test_who_may_have_nothing_stale_hears_the_renewal() -> None:
     async def test() -> None:
         gate = asyncio.Event()
-        home = house(whole(), held(gate, whole(b'{"id":"new"}')), ttl=60, stale_while_revalidate=30)
+        home = house(
+            whole(),
+            held(gate, whole(b'{"id":"new","choices":[{}]}')),
+            ttl=60,
+            stale_while_revalidate=30,
+        )
         await ask(home.proxy)
         home.clock.now += 70
         await ask(home.proxy)
@@ -459,7 +469,10 @@ def test_who_may_have_nothing_stale_hears_the_renewal() -> None:
         asking = asyncio.create_task(ask(home.proxy, headers=wanting("max-age=5")))
         await settle()
         gate.set()
-        assert ((await asking).cached, asking.result().body) == ("COLLAPSED", b'{"id":"new"}')
+        assert ((await asking).cached, asking.result().body) == (
+            "COLLAPSED",
+            b'{"id":"new","choices":[{}]}',
+        )
         assert len(home.upstream.calls) == 2
 
     run(test)
