@@ -27,7 +27,7 @@ def plan(
     upstream: str = "http://a/v1",
     **cache: Any,
 ) -> Plan | None:
-    asked = request(headers=headers, method=endpoint.split(" ")[0])
+    asked = request(headers=headers, method=endpoint.split(" ", maxsplit=1)[0])
     asked.endpoint = endpoint
     asked.subject = "alice" if identity is None else identity.subject
     asked.identity = identity
