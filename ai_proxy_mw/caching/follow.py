@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SOON = 0.01
 """Seconds until the first look; then longer each time, up to PACE."""
 
+LONGEST = 600.0
+"""Seconds that somebody else's answer is waited for: a clock that is set back keeps locks for ever."""
+
 ASK_LOCK = 0.25
 """Seconds between two looks whether the holder still lives."""
 
@@ -57,7 +60,10 @@ class Followed:
         """
         holder = await self._ask()
         pause = SOON
+        until = time.monotonic() + LONGEST
         while holder not in (None, self._me) and self._keeper.is_readable:
+            if time.monotonic() > until:
+                return None
             response = await self._hear(holder) or await self._kept()
             if response is None:
                 await asyncio.sleep(pause)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from ai_proxy_mw._errors import UpstreamDisconnected, UpstreamTimeout
+from ai_proxy_mw.caching import follow
 from ai_proxy_mw.caching.entry import encode as encode_entry
-from ai_proxy_mw.caching.follow import Remote
+from ai_proxy_mw.caching.follow import Followed, Remote
+from ai_proxy_mw.caching.keeper import Keeper
 from ai_proxy_mw.caching.parts import Part, decode, encode, part_key
 from tests.caching.side_by_side import (
     KEY,
@@ -399,5 +401,21 @@ def test_all_parts_are_of_the_one_answer() -> None:
         parts = [decode(key, value) for key, value in two.store.values("p:").items()]
         assert len(parts) > 3
         assert len(two.upstream.calls) == 1
+
+    asyncio.run(main())
+
+
+def test_a_lock_that_never_runs_out_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "LONGEST", 0.05)
+
+    async def main() -> None:
+        store = SharedStore()
+        await store.lock(KEY, "somebody", lease=10**6)
+        followed = Followed(Keeper(store), KEY, "me", accepts=lambda entry: True, most=9)
+        assert await followed.answer() is None
+        await followed.let_go()
+        assert await store.lock(KEY, "another", lease=1) == "somebody"
 
     asyncio.run(main())
