@@ -22,7 +22,7 @@ SOON = 0.01
 """Seconds until the first look; then longer each time, up to PACE."""
 
 LONGEST = 600.0
-"""Seconds that somebody else's answer is waited for: a clock that is set back keeps locks for ever."""
+"""Seconds that somebody else's answer is waited for: a clock set back keeps locks for ever."""
 
 ASK_LOCK = 0.25
 """Seconds between two looks whether the holder still lives."""
