@@ -76,7 +76,9 @@ class Outward:
     def __init__(self, upstream: Upstream, forward: Iterable[str]) -> None:
         if isinstance(forward, str):
             raise ConfigurationError(f"forward_headers={forward!r}: write a list of names")
-        self._allowed = _OUT | {_forwardable(name) for name in forward}
+        self.forwarded = tuple(forward)
+        """Names of the caller's headers that are passed on besides those that always are."""
+        self._allowed = _OUT | {_forwardable(name) for name in self.forwarded}
         self._own: RawHeaders = [(b"host", upstream.authority.encode("ascii"))]
         if upstream.api_key is not None:
             self._own.append(_credential(upstream.auth, upstream.api_key))

@@ -173,8 +173,8 @@ class AIProxy:
             checks=checks,
         )
         costs = Costs(prices, estimate)
-        forward_headers = tuple(forward_headers)
-        self._answers = _answers(cache, name, self.upstream, forward_headers, costs)
+        outward = Outward(self.upstream, forward_headers)
+        self._answers = _answers(cache, name, self.upstream, outward.forwarded, costs)
         self.by_route = identify is from_route
         self._proxies = TrustedProxies(trusted_proxies)
         self._transport = _transport(self.upstream)
@@ -188,7 +188,7 @@ class AIProxy:
             costs=costs,
             upstream=self.upstream,
             transport=self._transport,
-            outward=Outward(self.upstream, forward_headers),
+            outward=outward,
             cors=cors,
         )
         self.handle: Handler = journey.whole

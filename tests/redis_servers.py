@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -51,7 +52,11 @@ class RedisServer:
             [*command, "--dir", str(self._folder), "--save", "", *self._options],
             stdout=subprocess.DEVNULL,
         )
-        until(self.answers, "redis-server's start")
+        try:
+            until(self.answers, "redis-server's start")
+        except TimeoutError:
+            self.kill()
+            raise
 
     def answers(self) -> bool:
         try:
@@ -141,8 +146,17 @@ def _cluster_port() -> int:
     """A port whose bus, 10,000 above it, is a port, too."""
     while True:
         port = free_port()
-        if port < 55_000:
+        if port < 55_000 and _is_free(port + 10_000):
             return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _is_whole(node: RedisServer) -> bool:

@@ -389,3 +389,19 @@ def test_what_is_given_back_to_a_forgotten_count_is_no_credit() -> None:
         assert (await ledger.take(limit, "a", 1))[0] is None
 
     asyncio.run(main())
+
+
+def test_a_place_that_is_taken_when_the_caller_has_left_is_free_at_once() -> None:
+    limits = (Limit("1", of="concurrent", models=["fake-*"]),)
+
+    async def main() -> None:
+        limiter = Limiter(limits, name="test")
+        request = _request()
+        request.call = Call(CHAT, b'{"model": "fake-1"}')
+        tally = Tally(limiter, request, limits)
+        tally.release()
+        await tally.take_late(lambda limit: 1)  # what it asks goes on for others
+        assert not tally.holds_places
+        await Tally(limiter, request, limits).take_late(lambda limit: 1)
+
+    asyncio.run(main())
