@@ -49,11 +49,6 @@ def read(body: bytes, left_out: Collection[str] = ()) -> Question:
     return Question(members, asked)
 
 
-def decode(body: bytes) -> dict[str, Any]:
-    """The members of a body. Raises Unkeyable, as `read` does."""
-    return read(body).members
-
-
 def canonical(members: Mapping[str, Any], left_out: Collection[str] = ()) -> bytes:
     """Sorted, compact JSON of the members that are not left out."""
     if left_out:
