@@ -25,7 +25,7 @@ T = TypeVar("T")
 _MIB = 1024 * 1024
 _LARGE = 64 * 1024
 """Bytes above which a thread compresses and inflates: the event loop would be longer than a
-millisecond at it (zstd takes 4 for 256 KiB), and to have a thread do it costs a tenth."""
+millisecond at it (zstd takes 4 for 256 KiB); to have a thread do it costs a third of one."""
 
 _PAGE = 500
 """Keys that the server looks at for one step of a walk, and commands that go out together."""
