@@ -120,3 +120,10 @@ def test_the_public_face_is_sorted_and_whole() -> None:
 
 def test_the_changelog_knows_the_version() -> None:
     assert f"## {ai_proxy_mw.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_names_that_are_imported_late_are_there_and_no_others() -> None:
+    for name in ai_proxy_mw.__all__:
+        assert getattr(ai_proxy_mw, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'Cashe'"):
+        _ = ai_proxy_mw.Cashe  # type: ignore[attr-defined]
