@@ -96,11 +96,13 @@ _OF_THE_CACHE = {
 }
 
 
-if not TYPE_CHECKING:  # or every name would be one to a type checker
+# To a type checker every name would be one.
+if not TYPE_CHECKING:  # pragma: no branch - it is never false at run time
 
     def __getattr__(name: str) -> Any:
-        """The names of the cache are imported when they are asked for (PEP 562): a sixth of the time
-        that importing the package took, and not all keep answers.
+        """The names of the cache are imported when they are asked for (PEP 562).
+
+        They are a sixth of the time that importing the package takes, and not all keep answers.
         """
         if name not in _OF_THE_CACHE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
