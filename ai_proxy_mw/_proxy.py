@@ -37,6 +37,20 @@ if TYPE_CHECKING:
 
 MAX_BODY = 64 * 1024 * 1024
 
+_OF_THE_ACCOUNT = (
+    "anthropic-beta",
+    "anthropic-version",
+    "api-key",
+    "authorization",
+    "openai-beta",
+    "openai-organization",
+    "openai-project",
+    "x-api-key",
+    "x-goog-api-key",
+    "x-goog-user-project",
+)
+"""Headers that the owner sets for an upstream and that change what it answers."""
+
 
 class ProxyOptions(TypedDict, total=False):
     """The arguments of AIProxy, for those who pass them on."""
@@ -303,8 +317,10 @@ def _account(upstream: Upstream) -> str:
     """Who answers, and to whom: with another key or organization there are other models. Goes into
     a digest only.
     """
-    named = sorted(f"{name.lower()}: {value}" for name, value in upstream.headers.items())
-    return "\n".join([upstream.base_url, upstream.api_key or "", *named])
+    # Not all of them: what names a host or a process would keep each from sharing with others.
+    named = {name.lower(): value for name, value in upstream.headers.items()}
+    told = [f"{name}: {named[name]}" for name in _OF_THE_ACCOUNT if name in named]
+    return "\n".join([upstream.base_url, upstream.api_key or "", *told])
 
 
 def _transport(upstream: Upstream) -> Transport:
