@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ai_proxy_mw.caching.counts import Counts
 from ai_proxy_mw.caching.flights import Flights
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ai_proxy_mw.caching.flights import Keep
     from ai_proxy_mw.caching.options import Cache
     from ai_proxy_mw.caching.policy import Plan
-
-T = TypeVar("T")
 
 
 class Answers:

@@ -28,7 +28,6 @@ _USUAL = re.compile(rb"(?:event: ([^\n]*+)\n)?+data: ([^\n]*+)")
 _DONE = b"[DONE]"
 _FAILURES = ("error", "response.failed")
 
-
 _HOLDS = {
     "POST /chat/completions": "choices",
     "POST /completions": "choices",

@@ -18,7 +18,7 @@ from ai_proxy_mw.limiting.ledger import Standing, Taken
 from ai_proxy_mw.stores.guard import StoreDown
 
 if TYPE_CHECKING:
-    from ai_proxy_mw._http import Request
+    from ai_proxy_mw._http import Ending, Request
     from ai_proxy_mw.limiting.books import Book
     from ai_proxy_mw.limiting.limiter import Limiter
 
@@ -218,6 +218,21 @@ class Tally:
             reserved = self._limiter.reserved
             reserved[taken.base] = reserved.get(taken.base, 0) + taken.amount
             self._taken.append((book, taken))
+
+
+class Release:
+    """Watches an answer, and frees its call's places when it has ended."""
+
+    __slots__ = ("_tally",)
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def chunk(self, data: bytes) -> None:
+        pass
+
+    def end(self, how: Ending) -> None:  # noqa: ARG002 - however it ended
+        self._tally.release()
 
 
 def _one(limit: Limit) -> int:  # noqa: ARG001 - a call is one of whatever counts calls

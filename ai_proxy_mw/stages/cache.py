@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw._errors import NotCached, UpstreamError
-from ai_proxy_mw._http import Ending, Response
+from ai_proxy_mw._http import Response
 from ai_proxy_mw.caching import marks
 from ai_proxy_mw.caching.conditional import conditional
 from ai_proxy_mw.caching.flight import HandedOver
 from ai_proxy_mw.caching.recording import may_be_kept
 from ai_proxy_mw.caching.replay import coding_of, kept, shared
 from ai_proxy_mw.caching.wishes import wishes_of
+from ai_proxy_mw.limiting.tally import Release
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ai_proxy_mw.caching.flight import Flight, Head, Listener
     from ai_proxy_mw.caching.policy import Plan
     from ai_proxy_mw.caching.wishes import Wishes
-    from ai_proxy_mw.limiting.tally import Tally
 
 _FAILURES = frozenset({500, 502, 503, 504})  # RFC 5861, section 4
 
@@ -219,7 +219,7 @@ class _Case:
             finally:
                 request.tally = None
             if tally is not None and alone and tally.holds_places:
-                response.observers.append(_Release(tally))
+                response.observers.append(Release(tally))
             return response
 
         return self._answers.flights.begin(
@@ -239,19 +239,6 @@ class _Case:
             self._tally.uncount()
         elif not self._asks:
             await self._tally.take_late(_calls_only)
-
-
-class _Release:
-    """Frees the places that were taken for a call whose caller has been answered long since."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-
-    def chunk(self, data: bytes) -> None:
-        pass
-
-    def end(self, how: Ending) -> None:  # noqa: ARG002 - however it ended
-        self._tally.release()
 
 
 def _calls_only(limit: Limit) -> int:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ai_proxy_mw._errors import ProxyError, Unavailable
-from ai_proxy_mw._http import Ending, Response
+from ai_proxy_mw._http import Response
 from ai_proxy_mw._identity import Identity
 from ai_proxy_mw._limits import MICRO, Limit
 from ai_proxy_mw.limiting import headers
 from ai_proxy_mw.limiting.limiter import UNCOUNTED
-from ai_proxy_mw.limiting.tally import Tally
+from ai_proxy_mw.limiting.tally import Release, Tally
 from ai_proxy_mw.stores.guard import StoreDown
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class RateLimitStage:
         own = [line for line in response.headers if not line[0].startswith(b"x-ratelimit-")]
         response.headers = own + headers.lines(tally.standings)
         if tally.holds_places:
-            response.observers.append(_Release(tally))
+            response.observers.append(Release(tally))
         return response
 
     async def _status(self, request: Request) -> Response:
@@ -89,18 +89,3 @@ def _told(standing: Standing) -> dict[str, object]:
 
 def _readable(limit: Limit, amount: int) -> int | float:
     return amount / MICRO if limit.of == "usd" else amount
-
-
-class _Release:
-    """Frees the call's places when its answer has ended."""
-
-    __slots__ = ("_tally",)
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-
-    def chunk(self, data: bytes) -> None:
-        pass
-
-    def end(self, how: Ending) -> None:  # noqa: ARG002 - however it ended
-        self._tally.release()
