@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from ai_proxy_mw._http import Headers
+
 if TYPE_CHECKING:
     from ai_proxy_mw._types import RawHeaders
 
@@ -124,10 +126,7 @@ def _are_frames(entry: Entry) -> bool:
 
 def content_type_of(headers: RawHeaders) -> str:
     """The content type as its first line has it; empty for none."""
-    for name, value in headers:
-        if name == b"content-type":
-            return value.decode("latin-1")
-    return ""
+    return Headers(headers).get("content-type") or ""
 
 
 def frames(entry: Entry) -> list[bytes]:
