@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ai_proxy_mw._base_url import authority, place_of
+from ai_proxy_mw._concurrency import Concurrency, concurrency_of
 from ai_proxy_mw._errors import ConfigurationError
-from ai_proxy_mw.upstream.base import Origin
 
 if TYPE_CHECKING:
-    from ai_proxy_mw.upstream.base import Transport
+    from ai_proxy_mw.upstream.base import Origin, Transport
 
-Auth = Literal["bearer", "x-api-key"]
+Auth = Literal["bearer", "x-api-key", "api-key"]
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+Credentials = Callable[["str | None"], "Mapping[str, str] | Awaitable[Mapping[str, str]]"]
+"""Gives the header lines that say who is asking, for a key."""
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_QUERY = re.compile(r"[A-Za-z0-9._~-]+")
 _FIELD_VALUE = re.compile(r"[\x20-\x7e\x80-\xff\t]*")
 
 
@@ -56,29 +59,6 @@ class Timeouts:
                 )
 
 
-def _split(base_url: str) -> SplitResult:
-    """The parts of a base URL that can be used as it is."""
-    if not isinstance(base_url, str):
-        raise ConfigurationError(f"base_url={base_url!r}: write a URL")
-    if "@" in base_url:
-        # Not shown: the password would end in a log.
-        raise ConfigurationError("base_url must not hold a user or password; use api_key=")
-    # The rest may hold a key that was put there by mistake.
-    shown = f"base_url={re.split(r'[?#]', base_url)[0]!r}"
-    try:
-        parts = urlsplit(base_url)
-        port_is_sane = parts.port is None or parts.port > 0
-    except ValueError as error:
-        raise ConfigurationError(f"{shown}: {error}") from None
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or not port_is_sane:
-        raise ConfigurationError(f"{shown}: write a whole URL like 'https://api.openai.com/v1'")
-    if parts.query or parts.fragment:
-        raise ConfigurationError(f"{shown}: a base URL has no query and no fragment")
-    if not re.fullmatch(r"[!-~]*", base_url):
-        raise ConfigurationError(f"{shown}: use ASCII; encode other characters as %XX or punycode")
-    return parts
-
-
 def _is_key(key: object) -> bool:
     return isinstance(key, str) and re.fullmatch(r"[!-~]+", key) is not None
 
@@ -87,9 +67,22 @@ def _is_key(key: object) -> bool:
 class Upstream:
     """One provider.
 
-    base_url: what stands before `/chat/completions`, as for the provider's own SDK.
+    base_url: what stands before `/chat/completions`, as for the provider's own SDK. A segment
+        `{model}` stands for the model that is asked.
+    name: by which answers and logs name it.
     api_key: the provider's key; sent as `auth` says, never shown.
+    keys: several keys in its place, which take turns.
+    auth: how a key is sent: as "bearer", "x-api-key" or "api-key"; or a function of the key, sync
+        or async, that gives the header lines to send, such as `lambda key: {"x-key": key}`.
+    models: which it has, by name or pattern; or as `{name: name of its own}`; all if None.
+    endpoints: which it serves; all if None.
+    weight: its share of the calls among those of one priority.
+    priority: those of a higher number are asked when those of a lower one have failed.
+    query: what is sent behind each path, such as `{"api-version": "2024-10-21"}`.
     headers: further header lines for this provider, such as `OpenAI-Organization`.
+    max_concurrent: the most calls it is sent at a time, by this process.
+    idempotency_key: whether it takes an `Idempotency-Key`; calls without one are then given one,
+        which makes it safe to send them again.
     client: an `httpx.AsyncClient` (or httpx2) to send with, e.g. for HTTP/2 or an outbound proxy.
     transport: any `Transport` instead, e.g. a `FakeUpstream` in tests.
     max_connections: the most connections open at once (for the transport of our own).
@@ -101,33 +94,54 @@ class Upstream:
     base_url: str
     name: str = "default"
     api_key: str | None = field(default=None, repr=False)
-    auth: Auth = "bearer"
+    keys: Sequence[str] = field(default=(), repr=False)
+    auth: Auth | Credentials = "bearer"
+    models: Iterable[str] | Mapping[str, str] | None = None
+    endpoints: Iterable[str] | None = None
+    weight: float = 1
+    priority: int = 0
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    max_concurrent: int | Concurrency | None = None
+    idempotency_key: bool = False
     client: Any = field(default=None, repr=False)
     transport: Transport | None = field(default=None, repr=False)
     max_connections: int = 1000
     keepalive: float = 4.0
     origin: Origin = field(init=False, repr=False)
     path: str = field(init=False, repr=False)
+    names: Mapping[str, str | None] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        parts = _split(self.base_url)
+        place = place_of(self.base_url)
+        keys = _keys(self.api_key, self.keys)
         self._check()
-        assert parts.hostname is not None
-        port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        object.__setattr__(self, "origin", Origin(parts.scheme, parts.hostname, port))
-        object.__setattr__(self, "path", parts.path.rstrip("/"))
+        object.__setattr__(self, "origin", place.origin)
+        object.__setattr__(self, "path", place.path)
+        object.__setattr__(self, "keys", keys)
+        object.__setattr__(self, "names", _names(self.models))
+        object.__setattr__(self, "endpoints", _endpoints(self.endpoints))
+        object.__setattr__(self, "query", MappingProxyType(dict(self.query)))
         object.__setattr__(self, "headers", MappingProxyType(dict(self.headers)))
+        limit = concurrency_of(self.max_concurrent, "max_concurrent")
+        object.__setattr__(self, "max_concurrent", limit)
 
     def _check(self) -> None:
-        if self.auth not in ("bearer", "x-api-key"):
-            raise ConfigurationError(f"auth={self.auth!r}: write 'bearer' or 'x-api-key'")
-        if self.api_key is not None and not _is_key(self.api_key):
-            raise ConfigurationError("api_key: a key is visible ASCII without spaces")
-        for name, value in self.headers.items():
-            if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
-                raise ConfigurationError(f"headers: {name!r} cannot be sent as a header")
+        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.name):
+            raise ConfigurationError(f"name={self.name!r}: write a word like 'openai'")
+        if self.auth not in get_args(Auth) and not callable(self.auth):
+            raise ConfigurationError(f"auth={self.auth!r}: write 'bearer', 'x-api-key' or 'api-key'")
+        if not _is_number(self.weight) or not self.weight > 0:
+            raise ConfigurationError(f"weight={self.weight!r}: write a number above 0")
+        if type(self.priority) is not int:
+            raise ConfigurationError(f"priority={self.priority!r}: write a whole number")
+        check_header_lines("headers", self.headers)
+        for name, value in self.query.items():
+            if not all(isinstance(part, str) and _QUERY.fullmatch(part) for part in (name, value)):
+                raise ConfigurationError(f"query: {name!r}: write letters, digits and -._~ only")
+        if not isinstance(self.idempotency_key, bool):
+            raise ConfigurationError("idempotency_key: write True or False")
         if self.client is not None and self.transport is not None:
             raise ConfigurationError("give client= or transport=, not both")
         if self.max_connections < 1:
@@ -138,6 +152,54 @@ class Upstream:
     @property
     def authority(self) -> str:
         """What the `Host` header says (RFC 9110, section 7.2)."""
-        host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
-        default = _DEFAULT_PORTS[self.origin.scheme] == self.origin.port
-        return host if default else f"{host}:{self.origin.port}"
+        return authority(self.origin)
+
+
+def check_header_lines(what: str, lines: Mapping[str, str]) -> None:
+    """Raises ConfigurationError for what cannot be sent as a header."""
+    for name, value in lines.items():
+        if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+            raise ConfigurationError(f"{what}: {name!r} cannot be sent as a header")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value < float("inf")
+
+
+def _keys(api_key: str | None, keys: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(keys, str):
+        raise ConfigurationError("keys: write a list of keys, or api_key= for one")
+    if api_key is not None and keys:
+        raise ConfigurationError("give api_key= or keys=, not both")
+    found = tuple(keys) if api_key is None else (api_key,)
+    if not all(map(_is_key, found)):
+        raise ConfigurationError("api_key: a key is visible ASCII without spaces")
+    if len(set(found)) < len(found):
+        raise ConfigurationError("keys: one of them is there twice")
+    return found
+
+
+def _names(models: Iterable[str] | Mapping[str, str] | None) -> Mapping[str, str | None] | None:
+    """Names and patterns, each with what the provider calls it; None for what it is asked as."""
+    if models is None:
+        return None
+    if isinstance(models, str):
+        raise ConfigurationError(f"models={models!r}: write a list of names and patterns")
+    names = dict(models) if isinstance(models, Mapping) else dict.fromkeys(models)
+    for name, own in names.items():
+        if not _is_text(name) or not (own is None or _is_text(own)):
+            raise ConfigurationError(f"models: {name!r}: write names, or {{'fast': 'a-model'}}")
+    return MappingProxyType(names)
+
+
+def _endpoints(endpoints: Iterable[str] | None) -> frozenset[str] | None:
+    if endpoints is None:
+        return None
+    found = frozenset() if isinstance(endpoints, str) else frozenset(endpoints)
+    if not found or not all(isinstance(each, str) and " /" in each for each in found):
+        raise ConfigurationError("endpoints: write a set like {'POST /embeddings'}")
+    return found
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)

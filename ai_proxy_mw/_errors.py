@@ -23,6 +23,7 @@ ProxyError
     │   └── StaleConnection        502
     ├── UpstreamProtocolError      502
     ├── UpstreamBusy               503
+    ├── UpstreamsDown              503
     └── UpstreamTimeout            504
 ConfigurationError                 a wrong argument or environment variable
 ClientGone                         the caller left: nobody is there to be told
@@ -30,6 +31,7 @@ ClientGone                         the caller left: nobody is there to be told
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -275,6 +277,11 @@ class UpstreamError(ProxyError):
     status = 502
     type = "upstream_error"
     code = "upstream_error"
+    told: RawHeaders = []
+    """Header lines that tell who was asked, and how often."""
+
+    def headers(self) -> RawHeaders:
+        return [*super().headers(), *self.told]
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -309,6 +316,21 @@ class UpstreamBusy(UpstreamError):
 
     def __init__(self) -> None:
         super().__init__("All connections to the upstream service are in use.")
+
+
+class UpstreamsDown(UpstreamError):
+    """All that could answer have failed too often of late, and are left alone for a while.
+
+    wait: seconds until one of them is asked again.
+    """
+
+    status = 503
+    code = "upstream_unavailable"
+    sent = False
+
+    def __init__(self, wait: float) -> None:
+        super().__init__("No upstream service can take this call at present.")
+        self.retry_after = max(1, math.ceil(wait))
 
 
 class UpstreamTimeout(UpstreamError):

@@ -71,17 +71,19 @@ HARMLESS: RawHeaders = [
 
 
 class Outward:
-    """Makes the header lines for the upstream."""
+    """Makes the header lines for an upstream, with one of its keys."""
 
-    def __init__(self, upstream: Upstream, forward: Iterable[str]) -> None:
+    def __init__(
+        self, upstream: Upstream, forward: Iterable[str], *, key: str | None = None
+    ) -> None:
         if isinstance(forward, str):
             raise ConfigurationError(f"forward_headers={forward!r}: write a list of names")
         self.forwarded = tuple(forward)
         """Names of the caller's headers that are passed on besides those that always are."""
         self._allowed = _OUT | {_forwardable(name) for name in self.forwarded}
         self._own: RawHeaders = [(b"host", upstream.authority.encode("ascii"))]
-        if upstream.api_key is not None:
-            self._own.append(_credential(upstream.auth, upstream.api_key))
+        if key is not None and not callable(upstream.auth):
+            self._own.append(_credential(upstream.auth, key))
         self._own += [(b"via", b"1.1 ai_proxy_mw"), (b"x-proxy-origin", US)]
         named = [(k.lower().encode(), v.encode("latin-1")) for k, v in upstream.headers.items()]
         replaced = {name for name, _ in named}
@@ -145,6 +147,6 @@ def _forwardable(name: str) -> bytes:
 
 
 def _credential(auth: str, key: str) -> tuple[bytes, bytes]:
-    if auth == "x-api-key":
-        return b"x-api-key", key.encode("ascii")
-    return b"authorization", b"Bearer " + key.encode("ascii")
+    if auth == "bearer":
+        return b"authorization", b"Bearer " + key.encode("ascii")
+    return auth.encode("ascii"), key.encode("ascii")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw._incoming import RequestBody
     from ai_proxy_mw._types import RawHeaders, Scope
     from ai_proxy_mw.limiting.tally import Tally
+    from ai_proxy_mw.routing.served import Served
     from ai_proxy_mw.schema.call import Call
 
 T = TypeVar("T")
@@ -155,7 +156,8 @@ class Request:
     them. `client` is the address that the call came from, and `app` the app behind the door, if
     there is one. Stages further in find what the stages before them made out: `endpoint`,
     `identity` and its `subject`, `call` where the body was read, and the
-    `tally` of what is counted for it where there are limits.
+    `tally` of what is counted for it where there are limits. Where a call may be sent more than
+    once, `served` tells what has become of it.
 
     Where a route of the app has handed the call over, `from_route` is true, and the route has
     said who is calling (`identified`) or why nobody is let in (`refusal`).
@@ -179,6 +181,7 @@ class Request:
         "refusal",
         "run_sync",
         "scope",
+        "served",
         "subject",
         "tally",
     )
@@ -216,6 +219,7 @@ class Request:
         self.subject = ""
         self.call: Call | None = None
         self.tally: Tally | None = None
+        self.served: Served | None = None
 
     def hand_over(self, identified: str | Identity | None, refusal: Exception | None) -> None:
         """Take what a route of the app has made out."""

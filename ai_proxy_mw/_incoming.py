@@ -76,6 +76,11 @@ class RequestBody(Body):
         """Whether the caller has sent all of it, read by somebody or not."""
         return self._ended
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of it has been handed on."""
+        return self._first is not None or self.received == 0
+
     def check(self, now: float) -> None:
         """End the waiting for a piece that has not come in time."""
         if self._reader is not None and now - self._since > self.patience:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
 
 from ai_proxy_mw._encoding import settle_coding
 from ai_proxy_mw._errors import InvalidRequest
-from ai_proxy_mw._header_rules import Outward, inward
+from ai_proxy_mw._header_rules import inward
 from ai_proxy_mw.upstream.base import Outbound
 
 if TYPE_CHECKING:
-    from ai_proxy_mw._config import Upstream
     from ai_proxy_mw._http import Request, Response
-    from ai_proxy_mw.upstream.base import Transport
+    from ai_proxy_mw._incoming import RequestBody
+    from ai_proxy_mw.routing.lane import Lane
+    from ai_proxy_mw.routing.letter import Letter
 
 _BODYLESS = (204, 304)
 _EMPTY = (b"content-length", b"0")
@@ -21,49 +24,84 @@ _QUERY = re.compile(rb"[!$-;=?-~]*")  # visible ASCII but " # < > (RFC 3986, sec
 
 
 class Relay:
-    """The one way out of the house: whatever goes upstream passes here."""
+    """The one way out of the house: whatever goes upstream passes here.
 
-    def __init__(self, upstream: Upstream, transport: Transport, outward: Outward) -> None:
-        self._upstream = upstream
-        self._transport = transport
-        self._outward = outward
+    lane: the way that all calls go, where there is but one.
+    """
 
-    async def __call__(self, request: Request) -> Response:
-        headers = self._outward(request.raw_headers)
-        target = self._target(request)
-        if request.call is not None and request.call.changed:
-            body: bytes | None = request.call.body()
-            headers = [line for line in headers if line[0] != b"content-encoding"]
-        else:
-            body = await request.body.whole()
-        response = await self._transport.send(
-            Outbound(
-                method=request.method,
-                origin=self._upstream.origin,
-                target=target,
-                headers=headers,
-                body=request.body if body is None else body,
-                timeouts=self._upstream.timeouts,
-            )
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    # Not a coroutine of its own: that would be one more frame to wake for every call.
+    def __call__(self, request: Request) -> Coroutine[Any, Any, Response]:
+        return send(request, self._lane)
+
+
+async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Response:
+    """One call by one lane; as `letter` says, where it is not sent as it came."""
+    upstream = lane.provider.upstream
+    headers = lane.outward(request.raw_headers)
+    path, timeouts = upstream.path, upstream.timeouts
+    rewritten = request.call is not None and request.call.changed
+    if letter is None:
+        body = await body_of(request)
+    else:
+        body, path, timeouts = letter.body, letter.path, letter.timeouts
+        headers += letter.headers
+        rewritten = rewritten or letter.rewritten
+    if callable(upstream.auth):
+        headers += await lane.credentials()
+    if rewritten:
+        headers = [line for line in headers if line[0] != b"content-encoding"]
+    response = await lane.provider.transport.send(
+        Outbound(
+            method=request.method,
+            origin=upstream.origin,
+            target=_target(path, upstream.query, request),
+            headers=headers,
+            body=body,
+            timeouts=timeouts,
         )
-        try:
-            _for_the_caller(request, response)
-            if not response.event_stream:
-                # While nothing has been sent, a broken answer can still become a plain error.
-                await response.body.ready()
-        except BaseException:
-            await response.body.aclose()
-            raise
-        return response
+    )
+    try:
+        _for_the_caller(request, response)
+        if not response.event_stream:
+            # While nothing has been sent, a broken answer can still become a plain error.
+            await response.body.ready()
+    except BaseException:
+        await response.body.aclose()
+        raise
+    return response
 
-    def _target(self, request: Request) -> bytes:
-        # `path` is of the endpoint's own characters, none of which needs encoding.
-        path = f"{self._upstream.path}{request.path}".encode("ascii")
-        if not request.query:
-            return path
-        if not _QUERY.fullmatch(request.query):
-            raise InvalidRequest("The query string has characters that must be encoded.")
-        return b"%b?%b" % (path, request.query)
+
+async def body_of(request: Request) -> bytes | RequestBody:
+    """The body as it goes upstream: whole if it has come whole, else as it comes."""
+    if request.call is not None and request.call.changed:
+        return request.call.body()
+    body = await request.body.whole()
+    return request.body if body is None else body
+
+
+def _target(path: str, own: Mapping[str, str], request: Request) -> bytes:
+    # `path` is of the endpoint's own characters, none of which needs encoding.
+    path = f"{path}{request.path}"
+    query = request.query
+    if query and not _QUERY.fullmatch(query):
+        raise InvalidRequest("The query string has characters that must be encoded.")
+    if own:
+        query = _merged(own, query)
+    return b"%b?%b" % (path.encode("ascii"), query) if query else path.encode("ascii")
+
+
+def _merged(own: Mapping[str, str], query: bytes) -> bytes:
+    """The owner's query and the caller's; what the owner says is not the caller's to say."""
+    said = [f"{name}={value}".encode("ascii") for name, value in own.items()]
+    asked = [item for item in query.split(b"&") if _name_of(item) not in own]
+    return b"&".join([*said, *filter(None, asked)])
+
+
+def _name_of(item: bytes) -> str:
+    return unquote_plus(item.partition(b"=")[0].decode("ascii"))
 
 
 def _for_the_caller(request: Request, response: Response) -> None:

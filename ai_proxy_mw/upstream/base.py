@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw._incoming import RequestBody
     from ai_proxy_mw._types import RawHeaders
 
-_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})  # RFC 9110, section 9.2.2
+IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})  # RFC 9110, section 9.2.2
 
 
 class Origin(NamedTuple):
@@ -42,7 +42,7 @@ class Outbound:
     def repeatable(self) -> bool:
         """Whether sending it twice can do no more than sending it once."""
         return isinstance(self.body, bytes) and (
-            self.method in _IDEMPOTENT
+            self.method in IDEMPOTENT
             or any(name == b"idempotency-key" for name, _ in self.headers)
         )
 

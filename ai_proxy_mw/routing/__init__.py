@@ -1,0 +1,1 @@
+"""Which upstream is asked, how often, and when to stop."""

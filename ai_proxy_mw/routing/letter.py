@@ -1,0 +1,39 @@
+"""What is sent by one lane, where that is not just what came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ai_proxy_mw._config import Timeouts
+    from ai_proxy_mw._incoming import RequestBody
+    from ai_proxy_mw._types import RawHeaders
+    from ai_proxy_mw.schema.call import Call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """path: what stands before the endpoint's. headers: further lines. rewritten: whether the
+    body is not the caller's own bytes.
+    """
+
+    body: bytes | RequestBody = field(repr=False)
+    path: str
+    timeouts: Timeouts
+    headers: RawHeaders = field(repr=False)
+    rewritten: bool
+
+
+def with_model(call: Call | None, body: bytes | RequestBody, model: str | None) -> bytes | RequestBody:
+    """The body that asks for this model; the same bytes where it does already."""
+    if call is None or model is None or call.model == model:
+        return body
+    return call.replace(model=model).body()
+
+
+def within(timeouts: Timeouts, seconds: float | None) -> Timeouts:
+    """The same patience, but no more than `seconds` until the answer begins."""
+    if seconds is None or seconds >= timeouts.first_byte:
+        return timeouts
+    return replace(timeouts, first_byte=max(seconds, 0.001))
