@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ai_proxy_mw._api_keys import hash_api_key
 from ai_proxy_mw._caps import Caps
+from ai_proxy_mw._concurrency import Concurrency
 from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS
@@ -49,6 +50,7 @@ __all__ = [
     "CacheStore",
     "Call",
     "Caps",
+    "Concurrency",
     "ConfigurationError",
     "DiskCache",
     "Ending",

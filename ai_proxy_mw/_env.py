@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from ai_proxy_mw import __version__
 from ai_proxy_mw._api_keys import ApiKeys
 from ai_proxy_mw._clients import TrustedProxies
+from ai_proxy_mw._concurrency import Concurrency
 from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._errors import ConfigurationError
@@ -157,6 +158,21 @@ def _timeouts(value: str) -> Timeouts:
     return Timeouts(**seconds)
 
 
+def _concurrency(value: str) -> Concurrency:
+    limit, *more = (item.strip() for item in value.split(","))
+    said: dict[str, Any] = {}
+    for item in [f"limit={limit}", *more]:
+        name, _, number = (part.strip() for part in item.partition("="))
+        kind = _CONCURRENCY.get(name)
+        if kind is None or name in said:
+            raise ConfigurationError(f"{item!r}: write a number like 100, or 100,queue=50,wait=1")
+        try:
+            said[name] = kind(number)
+        except ValueError:
+            raise ConfigurationError(f"{number!r}: write a number, as in 100,wait=1") from None
+    return Concurrency(**said)
+
+
 def _cors(value: str) -> CORS:
     return CORS(allow_origins=[origin.strip() for origin in value.split(",")])
 
@@ -230,6 +246,8 @@ def _fake(found: dict[str, Any]) -> Upstream:
     )
 
 
+_CONCURRENCY: dict[str, type[int | float]] = {"limit": int, "queue": int, "wait": float}
+
 _TIMEOUT_NAMES = ", ".join(Timeouts.__slots__)
 
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -245,6 +263,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AI_PROXY_LIMITS": ("limits", _limits),
     "AI_PROXY_LIMITS_STORAGE": ("limits_storage", _storage),
     "AI_PROXY_ON_STORE_FAILURE": ("on_store_failure", _choice("allow", "deny", "memory")),
+    "AI_PROXY_MAX_CONCURRENT": ("max_concurrent", _concurrency),
     "AI_PROXY_VALIDATE": ("validate", _flag("judge requests")),
     "AI_PROXY_STRICT": ("strict", _flag("refuse what is not known")),
     "AI_PROXY_MODELS": ("models", _models),

@@ -15,6 +15,7 @@ ProxyError
 ├── RateLimited                    429
 ├── UnsupportedMediaType           415
 ├── Unavailable                    503
+│   └── Overloaded                 503
 ├── NotCached                      504
 ├── InternalError                  500
 └── UpstreamError                  502
@@ -252,6 +253,16 @@ class Unavailable(ProxyError):
 
     def __init__(self, message: str = "The service is stopping.") -> None:
         super().__init__(message)
+
+
+class Overloaded(Unavailable):
+    """There are as many calls under way, and waiting, as there may be."""
+
+    code = "overloaded"
+
+    def __init__(self, retry_after: int = 1) -> None:
+        super().__init__(f"Too many calls are under way just now. Try again in {retry_after} s.")
+        self.retry_after = retry_after
 
 
 class NotCached(ProxyError):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from ai_proxy_mw._ahead import Ahead
 from ai_proxy_mw._errors import PayloadTooLarge, RequestTimeout
 from ai_proxy_mw._http import Body
 
@@ -31,6 +32,7 @@ class RequestBody(Body):
     """
 
     __slots__ = (
+        "_ahead",
         "_ended",
         "_expired",
         "_first",
@@ -55,6 +57,7 @@ class RequestBody(Body):
         empty: bool = False,
     ) -> None:
         self._pull = pull
+        self._ahead: Ahead | None = None
         self._first: bytes | None = None
         self._ended = empty
         self._expired = False
@@ -74,7 +77,7 @@ class RequestBody(Body):
     @property
     def arrived(self) -> bool:
         """Whether the caller has sent all of it, read by somebody or not."""
-        return self._ended
+        return self._ended or (self._ahead is not None and self._ahead.arrived)
 
     @property
     def untouched(self) -> bool:
@@ -86,6 +89,15 @@ class RequestBody(Body):
         if self._reader is not None and now - self._since > self.patience:
             self._expired = True
             self._reader.cancel()
+
+    def take_ahead(self, on_gone: Callable[[], None]) -> Ahead:
+        """Begin to take it though nobody reads it yet; `on_gone` is called if the caller leaves.
+
+        Who reads gets the same pieces, or several as one. Call it before anything is read.
+        """
+        ahead = self._ahead = Ahead(self._pull, on_gone)
+        self._pull = ahead.pull
+        return ahead
 
     def watch(self, watcher: Watcher) -> None:
         """Show each piece to `watcher` before it is handed on. Call it before anything is read.

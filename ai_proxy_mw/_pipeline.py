@@ -1,7 +1,7 @@
 """The order of the corridor, written once.
 
     door → cors → errors → endpoint → cross_site → identity
-        → rate_limit → validate → model_rules → checks → inline → cache
+        → shed → rate_limit → validate → model_rules → checks → inline → cache
         → uploads → budget → relay → upstream
 
 A stage takes the request and the handler behind it, and answers.
@@ -24,6 +24,7 @@ from ai_proxy_mw.stages.inline import InlineStage
 from ai_proxy_mw.stages.model_rules import ModelRulesStage
 from ai_proxy_mw.stages.rate_limit import RateLimitStage
 from ai_proxy_mw.stages.relay import Relay
+from ai_proxy_mw.stages.shed import ShedStage
 from ai_proxy_mw.stages.uploads import UploadsStage
 from ai_proxy_mw.stages.validate import ValidateStage
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.accounting.costs import Costs
     from ai_proxy_mw.caching.answers import Answers
     from ai_proxy_mw.limiting.limiter import Limiter
+    from ai_proxy_mw.routing.gate import Gate
     from ai_proxy_mw.upstream.base import Transport
 
 
@@ -53,6 +55,7 @@ def build(
     endpoints: Endpoints,
     identify: AsyncIdentify,
     trusted_origins: Iterable[str] | None,
+    gate: Gate | None,
     limiter: Limiter,
     rules: Rules,
     answers: Answers | None,
@@ -69,6 +72,7 @@ def build(
         EndpointStage(endpoints),
         None if trusted_origins is None else CrossSiteStage(cors, trusted_origins),
         IdentityStage(identify),
+        None if gate is None else ShedStage(gate),
         RateLimitStage(limiter),
     ]
     what: list[Stage | None] = [

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 from ai_proxy_mw._clients import TrustedProxies
+from ai_proxy_mw._concurrency import concurrency_of
 from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS, Endpoints
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw._api_keys import FindSubject, IssuedKeys
     from ai_proxy_mw._caps import Caps
     from ai_proxy_mw._checks import Check
+    from ai_proxy_mw._concurrency import Concurrency
     from ai_proxy_mw._identify import Identify
     from ai_proxy_mw._media import Audio, Files, Images
     from ai_proxy_mw._models import Models
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.caching.options import Cache
     from ai_proxy_mw.caching.tools import CacheTools
     from ai_proxy_mw.limiting.limiter import FindLimits, Limits, OnStoreFailure
+    from ai_proxy_mw.routing.gate import Gate
     from ai_proxy_mw.stores.base import CacheStore
     from ai_proxy_mw.upstream.base import Transport
 
@@ -66,6 +69,7 @@ class ProxyOptions(TypedDict, total=False):
     limits_storage: object | None
     on_store_failure: OnStoreFailure
     limits_endpoint: bool
+    max_concurrent: int | Concurrency | None
     validate: bool
     strict: bool
     images: Images | None
@@ -102,6 +106,8 @@ class AIProxy:
         in this process if None.
     on_store_failure: while that does not answer: "allow", "deny" or count in "memory".
     limits_endpoint: whether callers may ask how their limits stand, at `GET {prefix}/_limits`.
+    max_concurrent: the most calls at a time in this process, or a `Concurrency` that also says how
+        many more may wait, and how long; further ones are 503.
     validate: whether requests are judged before they go upstream.
     strict: whether what no table of ours knows is refused, too.
     images, audio, files: which pictures, sounds and files may be sent.
@@ -139,6 +145,7 @@ class AIProxy:
         limits_storage: object | None = None,
         on_store_failure: OnStoreFailure = "memory",
         limits_endpoint: bool = False,
+        max_concurrent: int | Concurrency | None = None,
         validate: bool = True,
         strict: bool = False,
         images: Images | None = None,
@@ -196,6 +203,7 @@ class AIProxy:
             endpoints=self.endpoints,
             identify=choose(identify, api_keys, anonymous),
             trusted_origins=None if identify is None else trusted_origins,
+            gate=_gate(max_concurrent),
             limiter=self.limits,
             rules=self._rules,
             answers=self._answers,
@@ -311,6 +319,15 @@ def _answers(
     return Answers(
         cache_of(cache), name=name, upstream=_account(upstream), forwarded=forwarded, costs=costs
     )
+
+
+def _gate(max_concurrent: int | Concurrency | None) -> Gate | None:
+    concurrency = concurrency_of(max_concurrent, "max_concurrent")
+    if concurrency is None:
+        return None
+    from ai_proxy_mw.routing.gate import Gate  # noqa: PLC0415 - not where nobody is turned away
+
+    return Gate(concurrency)
 
 
 def _account(upstream: Upstream) -> str:
