@@ -283,11 +283,15 @@ class InternalError(ProxyError):
 
 
 class UpstreamError(ProxyError):
-    """The upstream did not answer as it should. The text never names it."""
+    """The upstream did not answer as it should. The text never names it.
+
+    sent: whether the upstream may have had the whole request, and so may have worked on it.
+    """
 
     status = 502
     type = "upstream_error"
     code = "upstream_error"
+    sent: bool = True
     told: RawHeaders = []
     """Header lines that tell who was asked, and how often."""
 
@@ -297,6 +301,7 @@ class UpstreamError(ProxyError):
 
 class UpstreamUnreachable(UpstreamError):
     code = "upstream_unreachable"
+    sent = False
 
     def __init__(self) -> None:
         super().__init__("The upstream service could not be reached.")
@@ -324,6 +329,7 @@ class UpstreamBusy(UpstreamError):
     status = 503
     code = "upstream_busy"
     retry_after = 1
+    sent = False
 
     def __init__(self) -> None:
         super().__init__("All connections to the upstream service are in use.")
@@ -345,7 +351,7 @@ class UpstreamsDown(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """`waited_for` is one of connect, write, first_byte, idle, total."""
+    """`waited_for` is one of connect, pool, write, first_byte, idle, total."""
 
     status = 504
     code = "upstream_timeout"
@@ -353,3 +359,4 @@ class UpstreamTimeout(UpstreamError):
     def __init__(self, waited_for: str) -> None:
         super().__init__("The upstream service did not answer in time.")
         self.waited_for = waited_for
+        self.sent = waited_for not in ("connect", "pool", "write")

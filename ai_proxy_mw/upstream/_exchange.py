@@ -133,6 +133,7 @@ class Exchange(Body):
         self._error = error
         self._let_go().abort()
         if not self.head.done():
+            error.sent = self.sent
             self.head.set_exception(error)
             self.head.exception()  # fetched, so that a sender that left is not reported
         self._wake()

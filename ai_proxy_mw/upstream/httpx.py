@@ -101,27 +101,29 @@ class HttpxTransport:
             scope.deadline = min(total_at, clock() + timeouts.first_byte)
 
         scope.deadline = total_at
+        pieces = _Pieces(outbound.body, all_sent)
         answer = None
-        with translated(self.library, "first_byte"), scope:
-            request = self._request(outbound, all_sent)
-            answer = await self._client.send(
-                request, stream=True, auth=None, follow_redirects=False
-            )
-        if answer is None:
-            raise UpstreamTimeout("total" if scope.deadline == total_at else "first_byte")
+        with _telling(pieces), translated(self.library, "first_byte"):
+            with scope:
+                request = self._request(outbound, pieces)
+                answer = await self._client.send(
+                    request, stream=True, auth=None, follow_redirects=False
+                )
+            if answer is None:
+                raise UpstreamTimeout("total" if scope.deadline == total_at else "first_byte")
         # From now on Answer is the one who watches the clock.
         request.extensions["timeout"]["read"] = None
         self._forget_cookies(answer)
         return await self._response(outbound, answer, total_at)
 
-    def _request(self, outbound: Outbound, all_sent: Callable[[], None]) -> Any:
+    def _request(self, outbound: Outbound, pieces: _Pieces) -> Any:
         library, origin, timeouts = self.library, outbound.origin, outbound.timeouts
         request = library.Request(
             outbound.method,
             library.URL(
                 scheme=origin.scheme, host=origin.host, port=origin.port, raw_path=outbound.target
             ),
-            content=_Pieces(outbound.body, all_sent),
+            content=pieces,
             extensions={
                 "timeout": {
                     "connect": timeouts.connect,
@@ -267,21 +269,32 @@ class Answer(Body):
 
 
 class _Pieces:
-    """The request's body in pieces that fit `Timeouts.write`; tells when the last one is out."""
+    """The request's body in pieces that fit `Timeouts.write`; tells when the last one is out.
+
+    sent: whether the upstream may have all of it, though the caller's end mark has not come yet.
+    """
 
     def __init__(self, body: bytes | RequestBody, all_sent: Callable[[], None]) -> None:
         self._pieces = _sliced(body) if isinstance(body, bytes) else _checked(body)
+        self._left = len(body) if isinstance(body, bytes) else body.declared
         self._all_sent = all_sent
+        self.sent = False
 
     def __aiter__(self) -> _Pieces:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._left == 0:
+            self.sent = True
         try:
-            return await anext(self._pieces)
+            piece = await anext(self._pieces)
         except StopAsyncIteration:
+            self.sent = True
             self._all_sent()
             raise
+        if self._left is not None:
+            self._left -= len(piece)
+        return piece
 
 
 async def _sliced(body: bytes) -> AsyncIterator[bytes]:
@@ -334,6 +347,19 @@ async def _abandon(call: asyncio.Task[Response]) -> None:
     await asyncio.wait((call,))
     if not call.cancelled() and call.exception() is None:
         await call.result().body.aclose()
+
+
+@contextmanager
+def _telling(pieces: _Pieces) -> Iterator[None]:
+    """Have errors tell whether the upstream may have had the whole request."""
+    try:
+        yield
+    except UpstreamError as error:
+        # HTTP/2 is written to while the answer is waited for, too. And a body that was read before
+        # there was a connection, to be signed perhaps, was not sent.
+        if error.sent or getattr(error, "waited_for", None) == "write":
+            error.sent = pieces.sent
+        raise
 
 
 @contextmanager
