@@ -51,6 +51,7 @@ FLOORS: list[set[str]] = [
         "_encoding",
         "_incoming",
         "_media",
+        "_retry",
     },
     {"_identity"},
     {"_ahead", "_limits", "_models"},
