@@ -69,10 +69,10 @@ def test_a_storm_is_held_to_the_share(ratio: float, calls: int) -> None:
 
 def test_a_clock_that_steps_back_changes_nothing() -> None:
     clock = Clock()
-    budget = RetryBudget(0.1, reserve=1, clock=clock)
-    assert budget.withdraw()
+    budget = RetryBudget(1.0, reserve=0, clock=clock)
+    budget.deposit()
     clock.now -= 500
-    assert not budget.withdraw()
+    assert taken(budget, 10) == 1
     clock.now += 500
     assert not budget.withdraw()
 
