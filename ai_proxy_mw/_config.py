@@ -203,3 +203,26 @@ def _endpoints(endpoints: Iterable[str] | None) -> frozenset[str] | None:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def upstreams_of(
+    one: str | Upstream | None,
+    several: Iterable[Upstream],
+    api_key: str | None,
+    timeouts: Timeouts | None,
+) -> tuple[Upstream, ...]:
+    """The upstreams that were given in one of the ways. Raises ConfigurationError."""
+    found = tuple(several)
+    if (one is None) == (not found):
+        raise ConfigurationError("give upstream= for one, or upstreams=[...] for several")
+    if isinstance(one, str) or not isinstance(one, Upstream | None):
+        return (Upstream(base_url=one, api_key=api_key, timeouts=timeouts or Timeouts()),)
+    if one is not None:
+        found = (one,)
+    if api_key is not None or timeouts is not None:
+        raise ConfigurationError("with upstream=Upstream(...), give it api_key= and timeouts=")
+    if not all(isinstance(each, Upstream) for each in found):
+        raise ConfigurationError("upstreams: write a list of Upstream(name=..., base_url=...)")
+    if len({each.name for each in found}) < len(found):
+        raise ConfigurationError("upstreams: give each a name= of its own")
+    return found

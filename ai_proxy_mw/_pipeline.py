@@ -2,7 +2,7 @@
 
     door → cors → errors → endpoint → cross_site → identity
         → shed → rate_limit → validate → model_rules → checks → inline → cache
-        → uploads → budget → relay → upstream
+        → uploads → budget → resilience → relay → upstream
 
 A stage takes the request and the handler behind it, and answers.
 """
@@ -24,23 +24,22 @@ from ai_proxy_mw.stages.inline import InlineStage
 from ai_proxy_mw.stages.model_rules import ModelRulesStage
 from ai_proxy_mw.stages.rate_limit import RateLimitStage
 from ai_proxy_mw.stages.relay import Relay
+from ai_proxy_mw.stages.resilience import Resilience
 from ai_proxy_mw.stages.shed import ShedStage
 from ai_proxy_mw.stages.uploads import UploadsStage
 from ai_proxy_mw.stages.validate import ValidateStage
 
 if TYPE_CHECKING:
-    from ai_proxy_mw._config import Upstream
     from ai_proxy_mw._cors import CORS
     from ai_proxy_mw._endpoints import Endpoints
-    from ai_proxy_mw._header_rules import Outward
     from ai_proxy_mw._identify import AsyncIdentify
     from ai_proxy_mw._rules import Rules
     from ai_proxy_mw._types import Handler, Stage
+    from ai_proxy_mw._ways import Ways
     from ai_proxy_mw.accounting.costs import Costs
     from ai_proxy_mw.caching.answers import Answers
     from ai_proxy_mw.limiting.limiter import Limiter
     from ai_proxy_mw.routing.gate import Gate
-    from ai_proxy_mw.upstream.base import Transport
 
 
 class Journey(NamedTuple):
@@ -60,9 +59,7 @@ def build(
     rules: Rules,
     answers: Answers | None,
     costs: Costs,
-    upstream: Upstream,
-    transport: Transport,
-    outward: Outward,
+    ways: Ways,
     cors: CORS | None,
 ) -> Journey:
     """The whole journey of a request. What is None is not on its way."""
@@ -78,7 +75,7 @@ def build(
     what: list[Stage | None] = [
         ValidateStage(
             rules.reader,
-            always=rules.look_at_calls or answers is not None,
+            always=rules.look_at_calls or answers is not None or ways.house is not None,
             again=answers is not None,
         ),
         ModelRulesStage(rules.models, rules.caps, seen_in_passing=rules.uploads),
@@ -88,7 +85,8 @@ def build(
         UploadsStage(rules.uploads, rules.models, rules.caps) if rules.uploads else None,
         BudgetStage(costs),
     ]
-    admitted = _through(what, Relay(upstream, transport, outward))
+    house = ways.house
+    admitted = _through(what, Relay(ways.lanes[0]) if house is None else Resilience(house))
     return Journey(_through(who, admitted), admitted)
 
 

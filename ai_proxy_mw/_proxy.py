@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, TypedDict
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from ai_proxy_mw._clients import TrustedProxies
 from ai_proxy_mw._concurrency import concurrency_of
-from ai_proxy_mw._config import Timeouts, Upstream
+from ai_proxy_mw._config import Timeouts, Upstream, upstreams_of
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS, Endpoints
 from ai_proxy_mw._errors import ConfigurationError
-from ai_proxy_mw._header_rules import Outward
 from ai_proxy_mw._identify import choose, from_route
 from ai_proxy_mw._paths import check_prefix
-from ai_proxy_mw.upstream.native import NativeTransport
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
@@ -23,11 +21,14 @@ if TYPE_CHECKING:
     from ai_proxy_mw._api_keys import FindSubject, IssuedKeys
     from ai_proxy_mw._caps import Caps
     from ai_proxy_mw._checks import Check
+    from ai_proxy_mw._circuit import Circuit
     from ai_proxy_mw._concurrency import Concurrency
     from ai_proxy_mw._identify import Identify
     from ai_proxy_mw._media import Audio, Files, Images
     from ai_proxy_mw._models import Models
+    from ai_proxy_mw._retry import Retry
     from ai_proxy_mw._types import Handler, RawHeaders
+    from ai_proxy_mw._ways import Ways
     from ai_proxy_mw.accounting.costs import Costs, Estimator
     from ai_proxy_mw.accounting.prices import Prices
     from ai_proxy_mw.caching.answers import Answers
@@ -35,31 +36,24 @@ if TYPE_CHECKING:
     from ai_proxy_mw.caching.tools import CacheTools
     from ai_proxy_mw.limiting.limiter import FindLimits, Limits, OnStoreFailure
     from ai_proxy_mw.routing.gate import Gate
+    from ai_proxy_mw.routing.router import Route
+    from ai_proxy_mw.routing.trip import Deadline
     from ai_proxy_mw.stores.base import CacheStore
-    from ai_proxy_mw.upstream.base import Transport
 
 MAX_BODY = 64 * 1024 * 1024
-
-_OF_THE_ACCOUNT = (
-    "anthropic-beta",
-    "anthropic-version",
-    "api-key",
-    "authorization",
-    "openai-beta",
-    "openai-organization",
-    "openai-project",
-    "x-api-key",
-    "x-goog-api-key",
-    "x-goog-user-project",
-)
-"""Headers that the owner sets for an upstream and that change what it answers."""
-
 
 class ProxyOptions(TypedDict, total=False):
     """The arguments of AIProxy, for those who pass them on."""
 
-    upstream: str | Upstream
+    upstream: str | Upstream | None
+    upstreams: Iterable[Upstream]
     api_key: str | None
+    retry: Retry | None
+    fallback: Mapping[str, Iterable[str]]
+    circuit: Circuit | Literal[False] | None
+    hedge_after: float | None
+    route: Route | None
+    deadline: Deadline | None
     identify: Identify | None
     api_keys: IssuedKeys | FindSubject | None
     anonymous: bool
@@ -94,7 +88,18 @@ class AIProxy:
     """A proxy to an OpenAI-compatible upstream, ready for a door.
 
     upstream: the base URL as for the provider's SDK, or an `Upstream`.
+    upstreams: several `Upstream`s in its place: the call's model, their priorities and weights
+        say which is asked, and another one is when it fails.
     api_key: the provider's key; it never reaches a caller.
+    retry: how often a call that failed is sent again. None is `Retry()` where there are several
+        upstreams or keys, and one attempt where there is one.
+    fallback: models that may answer in the place of others: `{"gpt-4.1": ["claude-sonnet-4.5"]}`.
+    circuit: when an upstream that fails is left alone. None is `Circuit()` where there are several
+        upstreams or a `retry`; False is never.
+    hedge_after: seconds without an answer after which a second upstream is asked beside the first.
+    route: a function `(Request) -> str | list[str] | None`, sync or async, that names the upstreams
+        to ask, in their order; None leaves it to the rest.
+    deadline: seconds until an answer has to begin, or a function of the request that says them.
     identify: your function `(Request) -> str | Identity | None`, sync or async: who is calling.
     api_keys: the keys you have issued, as `{subject: key}`, or a function that finds whose one is.
     anonymous: True admits everybody; the subject is then the caller's address.
@@ -134,8 +139,15 @@ class AIProxy:
     def __init__(
         self,
         *,
-        upstream: str | Upstream,
+        upstream: str | Upstream | None = None,
+        upstreams: Iterable[Upstream] = (),
         api_key: str | None = None,
+        retry: Retry | None = None,
+        fallback: Mapping[str, Iterable[str]] = MappingProxyType({}),
+        circuit: Circuit | Literal[False] | None = None,
+        hedge_after: float | None = None,
+        route: Route | None = None,
+        deadline: Deadline | None = None,
         identify: Identify | None = None,
         api_keys: IssuedKeys | FindSubject | None = None,
         anonymous: bool = False,
@@ -168,6 +180,7 @@ class AIProxy:
         # Not with `import ai_proxy_mw`, which shall be quick also where no proxy is made.
         from ai_proxy_mw._pipeline import build  # noqa: PLC0415
         from ai_proxy_mw._rules import rules_of  # noqa: PLC0415
+        from ai_proxy_mw._ways import ways_of  # noqa: PLC0415
         from ai_proxy_mw.accounting.costs import Costs  # noqa: PLC0415
         from ai_proxy_mw.limiting.limiter import Limiter  # noqa: PLC0415
         from ai_proxy_mw.stages.rate_limit import STATUS  # noqa: PLC0415
@@ -176,7 +189,8 @@ class AIProxy:
             raise ConfigurationError(f"max_body={max_body!r}: write a number of bytes above 0")
         if cors is not None and not isinstance(cors, CORS):
             raise ConfigurationError(f"cors={cors!r}: write CORS(allow_origins=[...])")
-        self.upstream = _upstream(upstream, api_key, timeouts)
+        self.upstreams = upstreams_of(upstream, upstreams, api_key, timeouts)
+        self.upstream = self.upstreams[0]
         self.prefix = check_prefix(prefix)
         self.max_body = max_body
         self.endpoints = Endpoints(endpoints, *([STATUS] if limits_endpoint else []))
@@ -193,12 +207,20 @@ class AIProxy:
             caps=caps,
             checks=checks,
         )
-        costs = Costs(prices, estimate)
-        outward = Outward(self.upstream, forward_headers)
-        self._answers = _answers(cache, name, self.upstream, outward.forwarded, costs)
+        self._ways = ways_of(
+            self.upstreams,
+            forward_headers,
+            retry=retry,
+            fallback=fallback,
+            circuit=circuit,
+            hedge_after=hedge_after,
+            route=route,
+            deadline=deadline,
+        )
+        costs = Costs(prices, estimate, self._ways.models_behind)
+        self._answers = _answers(cache, name, self._ways, costs)
         self.by_route = identify is from_route
         self._proxies = TrustedProxies(trusted_proxies)
-        self._transport = _transport(self.upstream)
         journey = build(
             endpoints=self.endpoints,
             identify=choose(identify, api_keys, anonymous),
@@ -208,9 +230,7 @@ class AIProxy:
             rules=self._rules,
             answers=self._answers,
             costs=costs,
-            upstream=self.upstream,
-            transport=self._transport,
-            outward=outward,
+            ways=self._ways,
             cors=cors,
         )
         self.handle: Handler = journey.whole
@@ -249,7 +269,7 @@ class AIProxy:
         await self.limits.aclose()
         if self._rules.fetcher is not None:
             await self._rules.fetcher.aclose()
-        await self._transport.aclose()
+        await self._ways.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -269,7 +289,7 @@ class AIProxy:
 def of(proxy: AIProxy | None, options: ProxyOptions) -> AIProxy:
     """The proxy that a door was given, or one of the options it was given instead."""
     if proxy is None:
-        if "upstream" not in options:
+        if not {"upstream", "upstreams"} & set(options):
             raise ConfigurationError("give proxy=AIProxy(...), or upstream= and the rest")
         return AIProxy(**options)
     if options:
@@ -296,20 +316,8 @@ def require_by_route(proxy: AIProxy) -> None:
         )
 
 
-def _upstream(upstream: str | Upstream, api_key: str | None, timeouts: Timeouts | None) -> Upstream:
-    if isinstance(upstream, Upstream):
-        if api_key is not None or timeouts is not None:
-            raise ConfigurationError("with upstream=Upstream(...), give it api_key= and timeouts=")
-        return upstream
-    return Upstream(base_url=upstream, api_key=api_key, timeouts=timeouts or Timeouts())
-
-
 def _answers(
-    cache: Cache | CacheStore | None,
-    name: str,
-    upstream: Upstream,
-    forwarded: Iterable[str],
-    costs: Costs,
+    cache: Cache | CacheStore | None, name: str, ways: Ways, costs: Costs
 ) -> Answers | None:
     if cache is None:
         return None
@@ -317,34 +325,9 @@ def _answers(
     from ai_proxy_mw.caching.options import cache_of  # noqa: PLC0415 - see above
 
     return Answers(
-        cache_of(cache), name=name, upstream=_account(upstream), forwarded=forwarded, costs=costs
+        cache_of(cache),
+        name=name,
+        upstream=ways.accounts,
+        forwarded=ways.forwarded,
+        costs=costs,
     )
-
-
-def _gate(max_concurrent: int | Concurrency | None) -> Gate | None:
-    concurrency = concurrency_of(max_concurrent, "max_concurrent")
-    if concurrency is None:
-        return None
-    from ai_proxy_mw.routing.gate import Gate  # noqa: PLC0415 - not where nobody is turned away
-
-    return Gate(concurrency)
-
-
-def _account(upstream: Upstream) -> str:
-    """Who answers, and to whom: with another key or organization there are other models. Goes into
-    a digest only.
-    """
-    # Not all of them: what names a host or a process would keep each from sharing with others.
-    named = {name.lower(): value for name, value in upstream.headers.items()}
-    told = [f"{name}: {named[name]}" for name in _OF_THE_ACCOUNT if name in named]
-    return "\n".join([upstream.base_url, upstream.api_key or "", *told])
-
-
-def _transport(upstream: Upstream) -> Transport:
-    if upstream.transport is not None:
-        return upstream.transport
-    if upstream.client is not None:
-        from ai_proxy_mw.upstream.httpx import HttpxTransport  # noqa: PLC0415 - seldom needed
-
-        return HttpxTransport(upstream.client)
-    return NativeTransport(max_connections=upstream.max_connections, keepalive=upstream.keepalive)
