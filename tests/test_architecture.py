@@ -43,6 +43,7 @@ FLOORS: list[set[str]] = [
         "_api_keys",
         "_caps",
         "_checks",
+        "_circuit",
         "_clients",
         "_concurrency",
         "_config",
