@@ -131,17 +131,23 @@ class Upstream:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.name):
             raise ConfigurationError(f"name={self.name!r}: write a word like 'openai'")
         if self.auth not in get_args(Auth) and not callable(self.auth):
-            raise ConfigurationError(f"auth={self.auth!r}: write 'bearer', 'x-api-key' or 'api-key'")
+            raise ConfigurationError(f"auth={self.auth!r}: write one of {get_args(Auth)}")
         if not _is_number(self.weight) or not self.weight > 0:
             raise ConfigurationError(f"weight={self.weight!r}: write a number above 0")
         if type(self.priority) is not int:
             raise ConfigurationError(f"priority={self.priority!r}: write a whole number")
+        if not isinstance(self.idempotency_key, bool):
+            raise ConfigurationError("idempotency_key: write True or False")
+        self._check_lines()
+        self._check_client()
+
+    def _check_lines(self) -> None:
         check_header_lines("headers", self.headers)
         for name, value in self.query.items():
             if not all(isinstance(part, str) and _QUERY.fullmatch(part) for part in (name, value)):
                 raise ConfigurationError(f"query: {name!r}: write letters, digits and -._~ only")
-        if not isinstance(self.idempotency_key, bool):
-            raise ConfigurationError("idempotency_key: write True or False")
+
+    def _check_client(self) -> None:
         if self.client is not None and self.transport is not None:
             raise ConfigurationError("give client= or transport=, not both")
         if self.max_connections < 1:

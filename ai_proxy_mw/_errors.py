@@ -292,7 +292,7 @@ class UpstreamError(ProxyError):
     type = "upstream_error"
     code = "upstream_error"
     sent: bool = True
-    told: RawHeaders = []
+    told: tuple[tuple[bytes, bytes], ...] = ()
     """Header lines that tell who was asked, and how often."""
 
     def headers(self) -> RawHeaders:

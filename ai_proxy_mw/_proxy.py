@@ -7,7 +7,6 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from ai_proxy_mw._clients import TrustedProxies
-from ai_proxy_mw._concurrency import concurrency_of
 from ai_proxy_mw._config import Timeouts, Upstream, upstreams_of
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS, Endpoints
@@ -35,12 +34,12 @@ if TYPE_CHECKING:
     from ai_proxy_mw.caching.options import Cache
     from ai_proxy_mw.caching.tools import CacheTools
     from ai_proxy_mw.limiting.limiter import FindLimits, Limits, OnStoreFailure
-    from ai_proxy_mw.routing.gate import Gate
     from ai_proxy_mw.routing.router import Route
     from ai_proxy_mw.routing.trip import Deadline
     from ai_proxy_mw.stores.base import CacheStore
 
 MAX_BODY = 64 * 1024 * 1024
+
 
 class ProxyOptions(TypedDict, total=False):
     """The arguments of AIProxy, for those who pass them on."""
@@ -331,3 +330,12 @@ def _answers(
         forwarded=ways.forwarded,
         costs=costs,
     )
+
+
+def _gate(max_concurrent: int | Concurrency | None) -> Gate | None:
+    concurrency = concurrency_of(max_concurrent, "max_concurrent")
+    if concurrency is None:
+        return None
+    from ai_proxy_mw.routing.gate import Gate  # noqa: PLC0415 - not where nobody is turned away
+
+    return Gate(concurrency)

@@ -69,8 +69,8 @@ class Ways:
 
     async def aclose(self) -> None:
         """Close the connections that the running event loop has open."""
-        for transport in {id(lane.provider): lane.provider.transport for lane in self.lanes}.values():
-            await transport.aclose()
+        for provider in dict.fromkeys(lane.provider for lane in self.lanes):
+            await provider.transport.aclose()
 
 
 def ways_of(
@@ -194,5 +194,6 @@ def _check(
 
 
 def _is_seconds(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 < value < float("inf")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value < float("inf")

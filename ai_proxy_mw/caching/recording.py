@@ -21,6 +21,8 @@ _LONG_WORK = 64 * 1024
 """Bytes from which on an answer is judged in a thread: a millisecond of the loop of all calls."""
 
 # Something else than the answer that was asked for: a promise, nothing, a part.
+_INSTEAD = b"x-ai-proxy-model"
+
 _NOT_KEPT = (202, 204, 206)
 
 
@@ -34,7 +36,12 @@ class Term(NamedTuple):
 
 def may_be_kept(head: Head) -> bool:
     """Whether an answer that begins so can be one to keep."""
-    return 200 <= head.status <= 299 and head.status not in _NOT_KEPT
+    # What another model has answered is given for want of the right one, and not for longer.
+    return (
+        200 <= head.status <= 299
+        and head.status not in _NOT_KEPT
+        and all(name != _INSTEAD for name, _ in head.headers)
+    )
 
 
 async def recorded(flight: Flight, plan: Plan, term: Term, *, most: int) -> Entry | None:

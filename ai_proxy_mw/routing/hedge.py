@@ -25,7 +25,7 @@ async def first_good(
     after: seconds that the first has for itself. lost: is given the answer that nobody needs. Who
     has not answered by then is cancelled.
     """
-    tasks = [asyncio.ensure_future(first())]
+    tasks: list[asyncio.Future[S]] = [asyncio.ensure_future(first())]
     try:
         await asyncio.wait(tasks, timeout=after)
         if not tasks[0].done():

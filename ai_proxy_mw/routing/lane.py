@@ -67,7 +67,7 @@ class Lane:
         self,
         provider: Provider,
         outward: Outward,
-        breaker: Breaker | None,
+        breaker: Breaker,
         *,
         name: str,
         key: str | None,

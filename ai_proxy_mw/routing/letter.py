@@ -25,7 +25,9 @@ class Letter:
     rewritten: bool
 
 
-def with_model(call: Call | None, body: bytes | RequestBody, model: str | None) -> bytes | RequestBody:
+def with_model(
+    call: Call | None, body: bytes | RequestBody, model: str | None
+) -> bytes | RequestBody:
     """The body that asks for this model; the same bytes where it does already."""
     if call is None or model is None or call.model == model:
         return body

@@ -14,7 +14,7 @@ from ai_proxy_mw.schema.call import runs_a_model
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
-    from ai_proxy_mw.routing.lane import Lane, Provider
+    from ai_proxy_mw.routing.lane import Lane
 
 Names: TypeAlias = "str | Iterable[str] | None"
 
@@ -67,7 +67,7 @@ class Router:
         model = _model_of(request)
         groups = self._found(endpoint, model if model is None else model[:257])
         if not groups:
-            raise _nowhere(endpoint, model)
+            raise _nowhere(model)
         if not runs_a_model(endpoint) or _is_bound(request):
             # What one upstream keeps, no other knows: always the same one, and no other.
             return [Group(groups[0].lanes[:1], groups[0].model, instead=False)]
@@ -150,12 +150,14 @@ def _is_bound(request: Request) -> bool:
     return any(f'"{name}"'.encode() in body and call.get(name) for name in _KEPT_THERE)
 
 
-def _nowhere(endpoint: str, model: str | None) -> Exception:
+def _nowhere(model: str | None) -> Exception:
     if model is None:
         return InvalidRequest(
             "Say which model you ask.", param="model", code="missing_required_parameter"
         )
-    return InvalidRequest(f"There is no model {model[:256]!r} here.", param="model", code="model_not_found")
+    return InvalidRequest(
+        f"There is no model {model[:256]!r} here.", param="model", code="model_not_found"
+    )
 
 
 def _fallback(given: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:

@@ -14,7 +14,6 @@ from ai_proxy_mw.routing.peek import looks_wrong, peek
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request, Response
-    from ai_proxy_mw.routing.breaker import Breaker
     from ai_proxy_mw.routing.gate import Places
     from ai_proxy_mw.routing.lane import Lane
     from ai_proxy_mw.routing.letter import Letter

@@ -21,6 +21,11 @@ class Told(NamedTuple):
     model: str | None
     instead: bool
 
+    @property
+    def model_names(self) -> tuple[str, str] | None:
+        """As it was asked for, and as the upstream calls it."""
+        return None if self.asked is None or self.model is None else (self.asked, self.model)
+
 
 class Served:
     """One for each call that may be sent more than once.

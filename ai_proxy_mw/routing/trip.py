@@ -94,7 +94,7 @@ class Trip:
         try:
             response = await self._go(self._first())
         except UpstreamError as error:
-            error.told = self._served.lines()
+            error.told = tuple(self._served.lines())
             raise
         response.headers = response.headers + self._served.lines()
         return response

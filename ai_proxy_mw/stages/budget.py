@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ai_proxy_mw._errors import ProxyError, UpstreamBusy, UpstreamError, UpstreamUnreachable
+from ai_proxy_mw._errors import ProxyError, UpstreamError
 from ai_proxy_mw.accounting.readers import reader_for
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw._types import Handler, RawHeaders
     from ai_proxy_mw.accounting.costs import Bill, Costs
     from ai_proxy_mw.accounting.readers import UsageReader
-    from ai_proxy_mw.limiting.tally import Tally
+    from ai_proxy_mw.limiting.tally import Cost, Tally
 
 
 class BudgetStage:
@@ -28,14 +28,26 @@ class BudgetStage:
         try:
             response = await handler(request)
         except BaseException as error:
-            tally.settle(bill.asked if _was_sent(error) else bill.nothing)
+            own = bill.asked if _was_sent(error, request) else bill.nothing
+            tally.settle(_with_the_rest(own, bill, request))
             raise
         if response.status >= 400:
-            tally.settle(bill.nothing)  # providers do not charge for errors
+            # Providers do not charge for errors.
+            tally.settle(_with_the_rest(bill.nothing, bill, request))
             return response
         reader = reader_for(request.endpoint, response.status, *_kind(response.headers))
-        response.observers.append(_Settle(tally, bill, reader))
+        response.observers.append(_Settle(request, tally, bill, reader))
         return response
+
+
+def _with_the_rest(own: Cost, bill: Bill, request: Request) -> Cost:
+    """What an answer has cost, and besides it what was sent in vain."""
+    served = request.served
+    if served is None or not (served.unanswered or served.lost):
+        return own
+    lost = [bill.used(usage, by.model_names) for by, usage in served.lost]
+    costs = [own, *lost, *[bill.asked] * served.unanswered]
+    return lambda limit: sum(each(limit) for each in costs)
 
 
 def _kind(headers: RawHeaders) -> tuple[str | None, str | None]:
@@ -52,22 +64,27 @@ def _kind(headers: RawHeaders) -> tuple[str | None, str | None]:
 class _Settle:
     """Watches what is used, and settles it when the answer has ended, however it did."""
 
-    __slots__ = ("_bill", "_reader", "_tally", "chunk")
+    __slots__ = ("_bill", "_reader", "_request", "_tally", "chunk")
 
-    def __init__(self, tally: Tally, bill: Bill, reader: UsageReader) -> None:
+    def __init__(self, request: Request, tally: Tally, bill: Bill, reader: UsageReader) -> None:
+        self._request = request
         self._tally = tally
         self._bill = bill
         self._reader = reader
         self.chunk = reader.chunk
 
     def end(self, how: Ending) -> None:  # noqa: ARG002 - what was used is paid for
-        self._tally.settle(self._bill.used(self._reader.usage()))
+        served, call = self._request.served, self._request.call
+        by = None if served is None or served.by is None else served.by.model_names
+        if call is not None and call.other_models:
+            by = None  # any of them
+        used = self._bill.used(self._reader.usage(), by)
+        self._tally.settle(_with_the_rest(used, self._bill, self._request))
 
 
-def _was_sent(error: BaseException) -> bool:
+def _was_sent(error: BaseException, request: Request) -> bool:
     """Whether the upstream may have begun to work, so that what was asked is to be paid for."""
     if isinstance(error, ProxyError):
-        return isinstance(error, UpstreamError) and not isinstance(
-            error, UpstreamBusy | UpstreamUnreachable
-        )
+        # Where a call may be sent more than once, it is counted which of them were in vain.
+        return isinstance(error, UpstreamError) and error.sent and request.served is None
     return True

@@ -42,8 +42,7 @@ class Outbound:
     def repeatable(self) -> bool:
         """Whether sending it twice can do no more than sending it once."""
         return isinstance(self.body, bytes) and (
-            self.method in IDEMPOTENT
-            or any(name == b"idempotency-key" for name, _ in self.headers)
+            self.method in IDEMPOTENT or any(name == b"idempotency-key" for name, _ in self.headers)
         )
 
 
