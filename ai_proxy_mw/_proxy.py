@@ -7,6 +7,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from ai_proxy_mw._clients import TrustedProxies
+from ai_proxy_mw._concurrency import concurrency_of
 from ai_proxy_mw._config import Timeouts, Upstream, upstreams_of
 from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS, Endpoints
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.caching.options import Cache
     from ai_proxy_mw.caching.tools import CacheTools
     from ai_proxy_mw.limiting.limiter import FindLimits, Limits, OnStoreFailure
+    from ai_proxy_mw.routing.gate import Gate
     from ai_proxy_mw.routing.router import Route
     from ai_proxy_mw.routing.trip import Deadline
     from ai_proxy_mw.stores.base import CacheStore
