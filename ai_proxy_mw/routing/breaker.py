@@ -24,8 +24,8 @@ SOON = 1.0
 """Seconds to wait while probes are under way: they tell sooner than their places run out."""
 
 HELD_BACK = 15.0
-"""Seconds, in all, that a half-open circuit lets other processes go first. One that has won and
-then has no call for the lane must not keep the others from it.
+"""Seconds, in all, that a half-open circuit lets other processes go first. One that was the first
+and then has no call for the lane must not keep the others from it.
 """
 
 
@@ -64,6 +64,8 @@ class Breaker:
         """How often it was told to cool in this process."""
         self.opened = 0
         """How often it has opened, whoever found out; probes in vain count, too."""
+        self.wanted = False
+        """Whether somebody would have asked it while it was closed off; set back by who looks."""
         self._terms = terms
         self._judges = circuit is not None
         self._clock = clock
@@ -208,6 +210,7 @@ class Breaker:
             self._open_until = max(self._open_until, until)
 
     def _may_be_asked(self, now: float) -> bool:
+        self.wanted = True
         if now < self._open_until or now < self._cool_until:
             return False
         if self._is_open:

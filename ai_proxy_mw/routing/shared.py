@@ -192,7 +192,9 @@ class SharedBreakers:
     async def _queue(self, lane: _Lane, guard: Guard) -> None:
         """Be the one who tries, or let the one who is go first."""
         breaker = lane.breaker
-        if not breaker.is_open or breaker.open_left > 2 * LOOK:
+        # Who has no calls for the lane must not take the turn of those who have.
+        wanted, breaker.wanted = breaker.wanted, False
+        if not wanted or not breaker.is_open or breaker.open_left > 2 * LOOK:
             return
         # The process is named at each look: workers that were forked have one proxy's name.
         owner = f"{self._id}-{os.getpid()}"

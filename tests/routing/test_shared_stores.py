@@ -57,7 +57,7 @@ def test_one_opens_and_the_other_hears_of_it(
     where: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK", 0.1)
-    circuit = Circuit(calls=5, open_for=1)
+    circuit = Circuit(calls=5, open_for=0.6)
 
     async def main() -> None:
         stores = [opened(*where) for _ in range(2)]
@@ -131,11 +131,12 @@ def test_processes_hear_of_each_other_within_a_second_and_a_half(where: tuple[st
         assert other.do("see open")[1] < 1.5
         other.begin("see closed")
         state, tried_after = one.do("try")
-        assert (state, 2.0 < tried_after < 6.0) == ("closed", True)
+        assert (state, 1.0 < tried_after < 4.5) == ("closed", True)
         one.begin("see open")  # traffic, so that it can tell
         assert other.end()[0] == "closed"
         other.do("fail")
-        assert one.end() == ("open", pytest.approx(0.7, abs=0.8))
+        state, heard_after = one.end()
+        assert (state, heard_after < 3.0) == ("open", True)
 
 
 @NEEDS_REDIS

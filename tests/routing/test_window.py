@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy_mw.routing.window import BUCKETS, Window
 
 STEPS = st.lists(
     st.tuples(st.floats(min_value=0, max_value=25, allow_nan=False), st.integers(0, 1)),
-    max_size=60,
+    max_size=40,
 )
 
 
+@settings(max_examples=40)
 @given(STEPS)
 def test_what_is_within_the_window_counts_and_nothing_older(
     steps: list[tuple[float, int]],
