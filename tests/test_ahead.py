@@ -41,10 +41,11 @@ class Caller:
 
 
 def case(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    def test() -> None:
-        asyncio.run(work())
+    async def in_time() -> None:
+        async with asyncio.timeout(5):
+            await work()
 
-    return test
+    return lambda: asyncio.run(in_time())
 
 
 @case

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from asyncio import get_running_loop
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw.routing.line import Line
@@ -28,7 +29,7 @@ class Gate:
 
     def here(self) -> Places:
         """The places of the running loop."""
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         last = self._last
         if last is None or last.loop is not loop:
             last = self._last = self._by_loop.get(loop) or self._new(loop)

@@ -94,6 +94,8 @@ def test_as_many_as_there_are_places_and_then_in_turn() -> None:
         assert not crowd.places.try_enter()
         assert await crowd.empty() == [0, 1, 2, 4, 3]
         assert (crowd.places.inside, crowd.places.waiting) == (0, 0)
+        loop: Any = asyncio.get_running_loop()
+        assert all(timer.cancelled() for timer in loop._scheduled)
 
     run(work())
 
