@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from ai_proxy_mw._errors import ClientGone
@@ -46,15 +46,18 @@ class Bridge:
         self._items: SimpleQueue[Piece | Broken | _Job] = SimpleQueue()
         self._put = 0
         self._taken = 0
+        self._let_go = False
         self._room: asyncio.Future[None] | None = None
 
     # -- the loop's side ---------------------------------------------------------------------
 
     async def send(self, piece: Piece) -> None:
         """Hand a piece to the worker; waits while it has much to send already."""
+        if self._let_go:
+            return
         self._put += len(piece.chunk)
         self._items.put(piece)
-        while self._put - self._taken > HIGH_WATER and not piece.last:
+        while self._put - self._taken > HIGH_WATER and not piece.last and not self._let_go:
             self._room = self._loop.create_future()
             # Asked again: the worker may have been quicker than the line above, and not seen it.
             if self._put - self._taken > HIGH_WATER:
@@ -64,8 +67,23 @@ class Bridge:
     def break_off(self) -> None:
         self._items.put(Broken())
 
+    def let_go(self) -> None:
+        """Have the worker do no more for this call: what it has not taken is dropped."""
+        self._let_go = True
+        while True:
+            try:
+                item = self._items.get_nowait()
+            except Empty:
+                break
+            if isinstance(item, _Job):
+                _fail(item.done, ClientGone())
+        self._items.put(Broken())
+        self._make_room()
+
     async def run_sync(self, function: Callable[[], T], /) -> T:
         """Run a function in the worker's thread. Only while the worker waits for the answer."""
+        if self._let_go:
+            raise ClientGone
         done: asyncio.Future[T] = self._loop.create_future()
         self._items.put(_Job(function, done))
         return await done

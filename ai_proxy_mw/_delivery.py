@@ -7,62 +7,80 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from ai_proxy_mw._errors import ClientGone, UpstreamError
+from ai_proxy_mw._errors import ClientGone, ProxyError, Unavailable, UpstreamError
 from ai_proxy_mw._http import Ending
+from ai_proxy_mw._under_way import unwatched
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Response
+    from ai_proxy_mw._under_way import UnderWay, Write
 
 logger = logging.getLogger("ai_proxy_mw")
 
 Start = Callable[["Response"], Awaitable[None]]
 """Sends the head."""
 
-Write = Callable[[bytes, bool], Awaitable[None]]
-"""Sends a piece of the body; true with it if it is the last."""
-
-_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")  # WHATWG HTML, section 9.2.5
-
 
 class Truncated(Exception):
     """The body cannot be finished: the connection must be closed without its end mark."""
 
 
-async def deliver(response: Response, start: Start, write: Write) -> None:
+async def deliver(  # noqa: C901 - one frame: each further one is woken for every piece
+    response: Response, start: Start, write: Write, call: UnderWay | None = None
+) -> None:
     """Send the head and then the body piece by piece, and close it, however it ends.
 
-
-    An upstream that fails in the middle becomes an error event where the body is an event stream
-    that stands between two events, else Truncated. A second answer never follows the first.
+    What ends it in the middle, be it the upstream or our own process, becomes an error event where
+    the body is an event stream that stands between two events, else Truncated. A second answer
+    never follows the first. A caller who has left is sent nothing; the observers see it all.
     """
+    if call is None:
+        call = unwatched()
     body = response.body
     observers = response.observers
     event_stream = response.event_stream
     how = Ending.FAILED
     last = False
-    tail = b"\n\n"
     try:
-        await start(response)
+        if not call.gone:
+            call.writes = True
+            await start(response)
+            call.writes = False
+        call.delivers(response, write)
         async for chunk in body:
             for observer in observers:
                 observer.chunk(chunk)
             if event_stream:
-                tail = chunk[-4:] if len(chunk) > 3 else (tail + chunk)[-4:]
+                call.tail = chunk[-4:] if len(chunk) > 3 else (call.tail + chunk)[-4:]
             last = body.ended
-            await write(chunk, last)
-        if not last:
+            if call.odd and await call.nobody_waits():
+                continue
+            call.writes = True
+            try:
+                await write(chunk, last)
+            except OSError:
+                call.write_failed()
+            call.writes = False
+            call.pieces += 1
+        if not last and not (call.odd and await call.nobody_waits()):
+            call.writes = True
             await write(b"", True)
-        how = Ending.COMPLETE
+        how = Ending.CANCELLED if call.gone else Ending.COMPLETE
     except UpstreamError as error:
         how = Ending.CUT
         logger.warning("an answer was cut: %s", error.code)
-        if not event_stream or not tail.endswith(_EVENT_ENDS) or _has_length(response):
-            raise Truncated("the upstream broke off in the middle of an answer") from error
-        await write(b"event: error\ndata: " + error.body() + b"\n\n", True)
-    except (asyncio.CancelledError, ClientGone):
+        await _tell(error, call, write)
+    except asyncio.CancelledError:
+        how = Ending.CANCELLED
+        if not call.was_stopped():
+            raise
+        how = Ending.CUT
+        await _tell(Unavailable(), call, write)
+    except ClientGone:
         how = Ending.CANCELLED
         raise
     finally:
+        call.delivered()
         try:
             await body.aclose()
         finally:  # who leaves twice cancels this, too; what was used is settled none the less
@@ -70,6 +88,10 @@ async def deliver(response: Response, start: Start, write: Write) -> None:
                 observer.end(how)
 
 
-def _has_length(response: Response) -> bool:
-    """Whether the number of bytes was told, so that there is no room for an error event."""
-    return any(name == b"content-length" for name, _ in response.headers)
+async def _tell(error: ProxyError, call: UnderWay, write: Write) -> None:
+    """The last event of a stream. There is no [DONE]: it must not be taken for whole."""
+    if (call.odd and await call.nobody_waits()) or not call.is_between_events:
+        raise Truncated("an answer ends in the middle") from error
+    call.writes = True
+    # The messages API's clients look for the type.
+    await write(b"event: error\ndata: " + error.body()[:-1] + b',"type":"error"}\n\n', True)

@@ -58,8 +58,8 @@ class Ending(enum.Enum):
     """How a response body ended."""
 
     COMPLETE = "complete"
-    CUT = "cut"  # the upstream broke off or went silent
-    CANCELLED = "cancelled"  # the caller left
+    CUT = "cut"  # the upstream broke off or went silent, or our process stopped
+    CANCELLED = "cancelled"  # the caller left, whether or not the rest was read without him
     FAILED = "failed"  # a fault of ours
 
 

@@ -16,7 +16,7 @@ _CLOSED = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "P
 
 
 class Leaving:
-    """Calls `on_leave` once the caller has closed; looks in every round until `off()`.
+    """Calls `on_leave` once the caller has closed, when asked to look.
 
     Knows gunicorn's and Werkzeug's socket and waitress's `client_disconnected`; with any other
     server it does nothing. The loop could be told to listen instead, but libuv makes what it
@@ -24,30 +24,39 @@ class Leaving:
     kernel.
     """
 
-    __slots__ = ("_ask", "_on_leave")
+    __slots__ = ("_ask", "_on_leave", "_socket")
 
     def __init__(self, environ: dict[str, Any], on_leave: Callable[[], None]) -> None:
-        self._ask = _question(environ)
+        self._socket = _socket(environ)
+        self._ask = _question(environ, self._socket)
         self._on_leave = on_leave
 
-    def off(self) -> None:
-        self._ask = None
-
-    def attend(self, now: float) -> bool:  # noqa: ARG002 - there is no deadline here
-        if self._ask is None:
-            return False
-        if self._ask():
+    def look(self) -> None:
+        if self._ask is not None and self._ask():
+            self._ask = None
             self._on_leave()
-            return False
-        return True
+
+    def hang_up(self) -> None:
+        """Close the caller's connection under a worker that is stuck in sending to him."""
+        if self._socket is None:
+            return
+        try:
+            # Not its own method: that of TLS would change what the worker is just using.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is closed already
 
 
-def _question(environ: dict[str, Any]) -> Callable[[], bool] | None:
+def _socket(environ: dict[str, Any]) -> socket.socket | None:
+    sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    return sock if isinstance(sock, socket.socket) else None
+
+
+def _question(environ: dict[str, Any], sock: socket.socket | None) -> Callable[[], bool] | None:
     ask: Callable[[], bool] | None = environ.get("waitress.client_disconnected")
     if ask is not None:
         return ask
-    sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
-    return partial(_is_closed, sock) if isinstance(sock, socket.socket) else None
+    return None if sock is None else partial(_is_closed, sock)
 
 
 def _is_closed(sock: socket.socket) -> bool:

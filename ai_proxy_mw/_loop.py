@@ -20,6 +20,12 @@ Closer = Callable[[], Awaitable[None]]
 SETTLING = "ai_proxy_mw-settling"
 """The name of tasks that closing waits for: the end of the process does not cancel them."""
 
+DRAINING = "ai_proxy_mw-draining"
+"""The name of calls that go on without their caller: they are cancelled a moment later."""
+
+DRAIN_WITHIN = 1.0
+"""Seconds of that moment."""
+
 STOP_WITHIN = 2.0
 """Seconds that the end of the process waits for connections to close."""
 
@@ -61,15 +67,25 @@ class LoopThread:
         self._stopping = self.loop.create_task(self._close_all())
 
     async def _close_all(self) -> None:
-        others = {task for task in asyncio.all_tasks() if task.get_name() != SETTLING}
-        others.discard(self._stopping)
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        named: dict[str, set[asyncio.Task[Any]]] = {}
+        for task in asyncio.all_tasks() - {self._stopping}:
+            named.setdefault(task.get_name(), set()).add(task)
+        named.pop(SETTLING, None)
+        draining = named.pop(DRAINING, set())
+        await _cancelled(set().union(*named.values()))
+        if draining:
+            _, late = await asyncio.wait(draining, timeout=DRAIN_WITHIN)
+            await _cancelled(late)
         for close in self._closers.values():
             await close()
         # The transports that were aborted report it to their protocols in the next round.
         self.loop.call_soon(self.loop.stop)
+
+
+async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

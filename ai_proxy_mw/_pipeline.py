@@ -10,8 +10,9 @@ A stage takes the request and the handler behind it, and answers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from ai_proxy_mw._errors import Unavailable
 from ai_proxy_mw.stages.budget import BudgetStage
 from ai_proxy_mw.stages.cache import CacheStage
 from ai_proxy_mw.stages.checks import ChecksStage
@@ -32,6 +33,7 @@ from ai_proxy_mw.stages.validate import ValidateStage
 if TYPE_CHECKING:
     from ai_proxy_mw._cors import CORS
     from ai_proxy_mw._endpoints import Endpoints
+    from ai_proxy_mw._http import Request
     from ai_proxy_mw._identify import AsyncIdentify
     from ai_proxy_mw._rules import Rules
     from ai_proxy_mw._types import Handler, Stage
@@ -43,10 +45,13 @@ if TYPE_CHECKING:
 
 
 class Journey(NamedTuple):
-    """whole: from the door on. admitted: of a request whose caller is known and let in."""
+    """whole: from the door on. admitted: of a request whose caller is known and let in.
+    stopping: of one that comes, or is not answered yet, when the process stops.
+    """
 
     whole: Handler
     admitted: Handler
+    stopping: Handler
 
 
 def build(
@@ -63,9 +68,9 @@ def build(
     cors: CORS | None,
 ) -> Journey:
     """The whole journey of a request. What is None is not on its way."""
+    shown: list[Stage | None] = [None if cors is None else CorsStage(cors, errors), errors]
     who: list[Stage | None] = [
-        None if cors is None else CorsStage(cors, errors),
-        errors,
+        *shown,
         EndpointStage(endpoints),
         None if trusted_origins is None else CrossSiteStage(cors, trusted_origins),
         IdentityStage(identify),
@@ -87,7 +92,11 @@ def build(
     ]
     house = ways.house
     admitted = _through(what, Relay(ways.lanes[0]) if house is None else Resilience(house))
-    return Journey(_through(who, admitted), admitted)
+    return Journey(_through(who, admitted), admitted, _through(shown, _unavailable))
+
+
+async def _unavailable(request: Request) -> NoReturn:  # noqa: ARG001 - it is a Handler
+    raise Unavailable
 
 
 def _through(stages: Sequence[Stage | None], handler: Handler) -> Handler:

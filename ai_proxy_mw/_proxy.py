@@ -14,6 +14,8 @@ from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS, Endpoints
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._identify import choose, from_route
 from ai_proxy_mw._paths import check_prefix
+from ai_proxy_mw._signals import follow
+from ai_proxy_mw._terms import OnDisconnect, terms_of
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
@@ -82,6 +84,11 @@ class ProxyOptions(TypedDict, total=False):
     forward_headers: Iterable[str]
     max_body: int
     timeouts: Timeouts | None
+    keepalive: float | None
+    on_disconnect: OnDisconnect
+    drain_max: float
+    drain: float
+    follow_signals: bool
     cors: CORS | None
 
 
@@ -130,6 +137,13 @@ class AIProxy:
     forward_headers: request headers to pass on besides those every provider knows.
     max_body: the most bytes of a request body; more is 413.
     timeouts: the patience with the upstream and the caller.
+    keepalive: seconds of silence in an event stream before the caller is sent a comment; None for
+        never.
+    on_disconnect: what a caller who leaves does to his call: "cancel" ends it at once, "drain" has
+        it go on, so that what it used is known exactly.
+    drain_max: seconds that it may then go on.
+    drain: seconds that the calls under way are given when the process stops.
+    follow_signals: whether that begins with the signals that stop the server.
     cors: which pages on other origins may call, as a `CORS`; without it, none.
 
     Exactly one of identify, api_keys and anonymous is needed. Raises ConfigurationError.
@@ -176,6 +190,11 @@ class AIProxy:
         forward_headers: Iterable[str] = (),
         max_body: int = MAX_BODY,
         timeouts: Timeouts | None = None,
+        keepalive: float | None = 15.0,
+        on_disconnect: OnDisconnect = "cancel",
+        drain_max: float = 60.0,
+        drain: float = 30.0,
+        follow_signals: bool = True,
         cors: CORS | None = None,
     ) -> None:
         # Not with `import ai_proxy_mw`, which shall be quick also where no proxy is made.
@@ -192,6 +211,14 @@ class AIProxy:
             raise ConfigurationError(f"cors={cors!r}: write CORS(allow_origins=[...])")
         self.upstreams = upstreams_of(upstream, upstreams, api_key, timeouts)
         self.upstream = self.upstreams[0]
+        self.terms = terms_of(
+            keepalive=keepalive,
+            write=self.upstream.timeouts.write,
+            on_disconnect=on_disconnect,
+            drain_max=drain_max,
+            drain=drain,
+            follow_signals=follow_signals,
+        )
         self.prefix = check_prefix(prefix)
         self.max_body = max_body
         self.endpoints = Endpoints(endpoints, *([STATUS] if limits_endpoint else []))
@@ -235,6 +262,7 @@ class AIProxy:
             cors=cors,
         )
         self.handle: Handler = journey.whole
+        self.stopping: Handler = journey.stopping
         self._admitted = journey.admitted
 
     @property
@@ -263,6 +291,23 @@ class AIProxy:
         """The address that a call came from, behind the trusted proxies."""
         return self._proxies.client(peer, headers)
 
+    def begin_shutdown(self) -> None:
+        """Refuse new calls with 503, and give those under way `drain` seconds.
+
+        Returns at once, can be called from any thread and from signal handlers, and changes
+        nothing the second time. The lifespan's next start and `aclose()` end it.
+        """
+        self.terms.stop.begin()
+
+    def follow_signals(self) -> None:
+        """Begin the shutdown when the process is told to stop by SIGTERM or SIGINT.
+
+        The doors do it themselves, unless the proxy was told not to. A server that forks its
+        workers after the app is loaded can call it in each: gunicorn's `post_worker_init`. Only in
+        the main thread, and only where the server has a handler of its own, which is called then.
+        """
+        follow(self.terms.stop)
+
     async def aclose(self) -> None:
         """Close the connections that the running event loop has open."""
         if self._answers is not None:
@@ -271,6 +316,7 @@ class AIProxy:
         if self._rules.fetcher is not None:
             await self._rules.fetcher.aclose()
         await self._ways.aclose()
+        self.terms.stop.reset()
 
     async def __aenter__(self) -> Self:
         return self

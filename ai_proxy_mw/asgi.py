@@ -15,11 +15,13 @@ from ai_proxy_mw._incoming import Pull, RequestBody
 from ai_proxy_mw._paths import below, is_tricky
 from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of, refuse_by_route, require_by_route
 from ai_proxy_mw._rounds import Rounds
+from ai_proxy_mw._under_way import UnderWay, respond
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from ai_proxy_mw._identity import Identity
+    from ai_proxy_mw._terms import Terms
     from ai_proxy_mw._types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 
@@ -52,8 +54,24 @@ class AIProxyMiddleware:
                 await call.run()
                 return
         elif scope["type"] == "lifespan":
-            send = self._closing(send)
+            receive, send = self._stopping(receive), self._closing(send)
         await self.app(scope, receive, send)
+
+    def _stopping(self, receive: Receive) -> Receive:
+        """Lets the calls under way come to their end before the app's own shutdown begins."""
+        stop = self.proxy.terms.stop
+
+        async def forward() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                stop.reset()
+                stop.listen()  # by now the server has its handlers
+            elif message["type"] == "lifespan.shutdown":
+                stop.begin()
+                await stop.idle()
+            return message
+
+        return forward
 
     def _closing(self, send: Send) -> Send:
         """Closes the proxy's connections when the app has finished its shutdown."""
@@ -118,7 +136,9 @@ class _Call:
         peer = scope.get("client")
         self._proxy = proxy
         self._send = send
-        self._watch = _Watch(receive, body)
+        if not proxy.terms.stop.met:
+            proxy.terms.stop.meet()
+        self._watch = _Watch(proxy.terms, receive, body)
         rounds.join(self._watch)
         self.request = Request(
             method=scope["method"],
@@ -133,11 +153,10 @@ class _Call:
         )
 
     async def run(self) -> None:
-        watch = self._watch
+        proxy, watch = self._proxy, self._watch
         try:
-            response = await self._proxy.handle(self.request)
-            watch.answering = True
-            await deliver(response, self._start, self._write)
+            response = await respond(self.request, watch, proxy.terms, proxy.handle, proxy.stopping)
+            await deliver(response, self._start, self._write, watch)
         except (ClientGone, Truncated):
             return  # the server sees an answer without its end, and closes the connection
         except asyncio.CancelledError:
@@ -149,6 +168,8 @@ class _Call:
     # Not coroutines of their own: what the server's `send` gives is awaited as it is.
 
     def _start(self, response: Response) -> Awaitable[None]:
+        if self._proxy.terms.stop.deadline is not None:
+            self._say_goodbye(response)
         return self._send(
             {
                 "type": "http.response.start",
@@ -160,8 +181,15 @@ class _Call:
     def _write(self, chunk: bytes, last: bool) -> Awaitable[None]:
         if last:
             # The server reports the end of the answer as a leaving, too.
-            self._watch.off()
+            self._watch.stop_listening()
         return self._send({"type": "http.response.body", "body": chunk, "more_body": not last})
+
+    def _say_goodbye(self, response: Response) -> None:
+        """Have the next call on this connection go to a process that stays (RFC 9112, 9.6)."""
+        scope = self.request.scope
+        # HTTP/2 has no such header, and its peers take it for a fault.
+        if scope is not None and scope.get("http_version", "1.1").startswith("1"):
+            response.headers = [*response.headers, (b"connection", b"close")]
 
 
 def _puller(receive: Receive) -> Pull:
@@ -176,59 +204,44 @@ def _puller(receive: Receive) -> Pull:
     return pull
 
 
-class _Watch:
-    """Cancels the task that serves a call when its caller leaves.
+class _Watch(UnderWay):
+    """Hears when the caller leaves.
 
     Until the body has come, reading it tells; from then on somebody must listen. That costs a
     task, so it begins only when an answer takes longer than a cached or refused one does.
     """
 
-    __slots__ = (
-        "_body",
-        "_cancelling",
-        "_gone",
-        "_listener",
-        "_receive",
-        "_task",
-        "answering",
-    )
+    __slots__ = ("_listener", "_receive")
 
-    def __init__(self, receive: Receive, body: RequestBody) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def __init__(self, terms: Terms, receive: Receive, body: RequestBody) -> None:
+        super().__init__(terms, body)
         self._receive: Receive | None = receive
-        self._body: RequestBody | None = body
-        self._task = task
-        self._cancelling = task.cancelling()
-        self._gone = False
         self._listener: asyncio.Task[None] | None = None
-        self.answering = False
 
-    def attend(self, now: float) -> bool:
-        if self._receive is None or self._body is None:
-            return False
-        if self.answering or self._body.arrived:
+    def look(self, now: float) -> None:
+        if self._receive is None or self.body is None or self._task is None:
+            return
+        if self._write is not None or self.body.arrived:
             self._listener = self._task.get_loop().create_task(self._listen(self._receive))
-            return False
-        self._body.check(now)
-        return True
+            self._receive = None
+        else:
+            self.body.check(now)
 
-    def caused_cancel(self) -> bool:
-        """Whether the cancellation under way is ours alone; it then counts as dealt with."""
-        return self._gone and self._task.uncancel() <= self._cancelling
+    def stop_listening(self) -> None:
+        self._receive = None
+        if self._listener is not None:
+            self._listener.cancel()
 
     def off(self) -> None:
         # The rounds still hold this for a moment; what the call has used shall not wait for them.
-        self._receive = self._body = None
-        if self._listener is not None:
-            self._listener.cancel()
+        self.stop_listening()
+        super().off()
 
     async def _listen(self, receive: Receive) -> None:
         # What may still come of a body was not wanted: the answer is on its way already.
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._gone = True
-        self._task.cancel()
+        self.leave()
 
 
 async def _alone(scope: Scope, receive: Receive, send: Send) -> None:

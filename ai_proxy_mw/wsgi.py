@@ -16,14 +16,16 @@ from ai_proxy_mw._errors import ClientGone, InvalidRequest
 from ai_proxy_mw._http import Request, Response
 from ai_proxy_mw._incoming import Pull, RequestBody
 from ai_proxy_mw._leaving import Leaving
-from ai_proxy_mw._loop import loop_thread
+from ai_proxy_mw._loop import DRAINING, loop_thread
 from ai_proxy_mw._paths import below, is_tricky
 from ai_proxy_mw._proxy import AIProxy, ProxyOptions, of, refuse_by_route, require_by_route
+from ai_proxy_mw._under_way import Cut, UnderWay, respond
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from ai_proxy_mw._identity import Identity
+    from ai_proxy_mw._terms import Terms
     from ai_proxy_mw._types import RawHeaders
 
 Environ = dict[str, Any]
@@ -57,6 +59,7 @@ class AIProxyWSGIMiddleware:
         self.app = app
         self.proxy = of(proxy, options)
         refuse_by_route(self.proxy)
+        self.proxy.terms.stop.listen()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         rest = below(self.proxy.prefix, environ.get("PATH_INFO", ""))
@@ -73,6 +76,7 @@ class RouteDoor:
     def __init__(self, proxy: AIProxy) -> None:
         require_by_route(proxy)
         self.proxy = proxy
+        proxy.terms.stop.listen()
 
     def serve(
         self,
@@ -102,12 +106,14 @@ class _Call:
     def __init__(self, proxy: AIProxy, environ: Environ, rest: str | None) -> None:
         thread = loop_thread()
         thread.at_stop(proxy, proxy.aclose)
+        if not proxy.terms.stop.met:
+            proxy.terms.stop.meet()
         self._proxy = proxy
         self._environ = environ
         self._loop = thread.loop
         self._rounds = thread.rounds
         self._bridge = Bridge(thread.loop)
-        self._left = False
+        self._under_way: _UnderWay | None = None
         self._head: tuple[int, RawHeaders] | None = None
         remaining, empty = _framing(environ)
         headers = _headers(environ)
@@ -166,15 +172,20 @@ class _Call:
         self._task = self._loop.create_task(self._run())
 
     def _on_leave(self) -> None:
-        self._left = True
-        self._task.cancel()
+        if self._under_way is None:
+            self._task.cancel()  # it has not begun
+        elif self._under_way.leave():
+            self._task.set_name(DRAINING)
+            self._bridge.let_go()
 
     async def _run(self) -> None:
+        proxy = self._proxy
         leaving = Leaving(self._environ, self._on_leave)
-        self._rounds.join(leaving)
+        call = self._under_way = _UnderWay(proxy.terms, self.request.body, leaving)
+        self._rounds.join(call)
         try:
-            response = await self._proxy.handle(self.request)
-            await deliver(response, self._start, self._write)
+            response = await respond(self.request, call, proxy.terms, proxy.handle, proxy.stopping)
+            await deliver(response, self._start, self._write, call)
         except Truncated:
             if self._head is not None:
                 # Some servers go on as if nothing were wrong unless the answer has begun.
@@ -183,15 +194,20 @@ class _Call:
         except ClientGone:
             self._bridge.break_off()
         except asyncio.CancelledError:
-            self._bridge.break_off()
-            if not self._left:
+            if call.cut_for is Cut.ABORTED:
+                # The worker may be stuck in sending, with much behind it that is not wanted now.
+                self._bridge.let_go()
+                leaving.hang_up()
+            else:
+                self._bridge.break_off()
+            if not call.caused_cancel():
                 raise  # the process is ending
         except BaseException:
             # Nobody awaits this task; the worker must not wait for ever.
             logger.exception("%s: the answer could not be sent", self.request.id)
             self._bridge.break_off()
         finally:
-            leaving.off()
+            call.off()
 
     async def _start(self, response: Response) -> None:
         self._head = (response.status, response.headers)
@@ -201,6 +217,20 @@ class _Call:
     async def _write(self, chunk: bytes, last: bool) -> None:
         head, self._head = self._head, None
         await self._bridge.send(Piece(head, chunk, last))
+
+
+class _UnderWay(UnderWay):
+    """Asks in every round whether the caller has left."""
+
+    __slots__ = ("_leaving",)
+
+    def __init__(self, terms: Terms, body: RequestBody, leaving: Leaving) -> None:
+        super().__init__(terms, body)
+        self._leaving = leaving
+
+    def look(self, now: float) -> None:  # noqa: ARG002 - there is no deadline here
+        if not self.gone:
+            self._leaving.look()
 
 
 class _Input:

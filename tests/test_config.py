@@ -213,4 +213,4 @@ def test_endpoints_are_narrowed_and_widened_as_a_set() -> None:
 def test_an_httpx_client_is_taken(fake: FakeUpstream) -> None:
     client = httpx.AsyncClient()
     proxy = AIProxy(upstream=Upstream(base_url=BASE, client=client), anonymous=True)
-    assert type(proxy._transport).__name__ == "HttpxTransport"
+    assert type(proxy._ways.lanes[0].provider.transport).__name__ == "HttpxTransport"
