@@ -203,6 +203,7 @@ class AIProxy:
         from ai_proxy_mw._ways import ways_of  # noqa: PLC0415
         from ai_proxy_mw.accounting.costs import Costs  # noqa: PLC0415
         from ai_proxy_mw.limiting.limiter import Limiter  # noqa: PLC0415
+        from ai_proxy_mw.routing.shared_state import state_in  # noqa: PLC0415
         from ai_proxy_mw.stages.rate_limit import STATUS  # noqa: PLC0415
 
         if type(max_body) is not int or max_body < 1:
@@ -235,6 +236,7 @@ class AIProxy:
             caps=caps,
             checks=checks,
         )
+        kept = None if cache is None else _kept(cache)
         self._ways = ways_of(
             self.upstreams,
             forward_headers,
@@ -244,9 +246,11 @@ class AIProxy:
             hedge_after=hedge_after,
             route=route,
             deadline=deadline,
+            name=name,
+            state=state_in(None if kept is None else kept.store, self.limits.shared_counts),
         )
         costs = Costs(prices, estimate, self._ways.models_behind)
-        self._answers = _answers(cache, name, self._ways, costs)
+        self._answers = None if kept is None else _answers(kept, name, self._ways, costs)
         self.by_route = identify is from_route
         self._proxies = TrustedProxies(trusted_proxies)
         journey = build(
@@ -310,6 +314,7 @@ class AIProxy:
 
     async def aclose(self) -> None:
         """Close the connections that the running event loop has open."""
+        await self._ways.stop_sharing()
         if self._answers is not None:
             await self._answers.aclose()
         await self.limits.aclose()
@@ -363,21 +368,16 @@ def require_by_route(proxy: AIProxy) -> None:
         )
 
 
-def _answers(
-    cache: Cache | CacheStore | None, name: str, ways: Ways, costs: Costs
-) -> Answers | None:
-    if cache is None:
-        return None
-    from ai_proxy_mw.caching.answers import Answers  # noqa: PLC0415 - not where nothing is kept
-    from ai_proxy_mw.caching.options import cache_of  # noqa: PLC0415 - see above
+def _kept(cache: Cache | CacheStore) -> Cache:
+    from ai_proxy_mw.caching.options import cache_of  # noqa: PLC0415 - not where nothing is kept
 
-    return Answers(
-        cache_of(cache),
-        name=name,
-        upstream=ways.accounts,
-        forwarded=ways.forwarded,
-        costs=costs,
-    )
+    return cache_of(cache)
+
+
+def _answers(cache: Cache, name: str, ways: Ways, costs: Costs) -> Answers:
+    from ai_proxy_mw.caching.answers import Answers  # noqa: PLC0415 - see above
+
+    return Answers(cache, name=name, upstream=ways.accounts, forwarded=ways.forwarded, costs=costs)
 
 
 def _gate(max_concurrent: int | Concurrency | None) -> Gate | None:

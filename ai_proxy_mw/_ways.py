@@ -18,6 +18,7 @@ from ai_proxy_mw.routing.gate import Gate
 from ai_proxy_mw.routing.lane import Lane, Provider
 from ai_proxy_mw.routing.retry_budget import RetryBudget
 from ai_proxy_mw.routing.router import Router
+from ai_proxy_mw.routing.shared import SharedBreakers, lane_key
 from ai_proxy_mw.routing.trip import House
 from ai_proxy_mw.stages.relay import body_of, send
 from ai_proxy_mw.upstream.native import NativeTransport
@@ -25,6 +26,7 @@ from ai_proxy_mw.upstream.native import NativeTransport
 if TYPE_CHECKING:
     from ai_proxy_mw._config import Upstream
     from ai_proxy_mw.routing.router import Route
+    from ai_proxy_mw.routing.shared_state import SharedState
     from ai_proxy_mw.routing.trip import Deadline
     from ai_proxy_mw.upstream.base import Transport
 
@@ -67,6 +69,11 @@ class Ways:
         """Under which names a model may be answered, as asked and as the upstream calls it."""
         return ((model, model),) if self.house is None else self.router.models_behind(model)
 
+    async def stop_sharing(self) -> None:
+        """Tell other processes nothing more; to be done before the store closes."""
+        if self.house is not None and self.house.shared is not None:
+            await self.house.shared.aclose()
+
     async def aclose(self) -> None:
         """Close the connections that the running event loop has open."""
         for provider in dict.fromkeys(lane.provider for lane in self.lanes):
@@ -83,8 +90,13 @@ def ways_of(
     hedge_after: float | None,
     route: Route | None,
     deadline: Deadline | None,
+    name: str,
+    state: SharedState | None,
 ) -> Ways:
-    """Raises ConfigurationError."""
+    """name: of the app. state: where processes tell each other how upstreams fare.
+
+    Raises ConfigurationError.
+    """
     _check(retry, circuit, hedge_after, route, deadline)
     forwarded = forward if isinstance(forward, str) else tuple(forward)
     terms = None if circuit is False else circuit or Circuit()
@@ -93,7 +105,10 @@ def ways_of(
     one_way = len(lanes) == 1 and not (
         retry or fallback or circuit or hedge_after or route or deadline or _has_terms(upstreams[0])
     )
-    house = None if one_way else _house(router, _retry(retry, lanes), hedge_after, route, deadline)
+    house = None
+    if not one_way:
+        shared = None if state is None or circuit is False else _shared(lanes, name, state)
+        house = _house(router, _retry(retry, lanes), hedge_after, route, deadline, shared)
     return Ways(lanes=lanes, router=router, house=house, forwarded=tuple(forwarded))
 
 
@@ -117,6 +132,7 @@ def _house(
     hedge_after: float | None,
     route: Route | None,
     deadline: Deadline | None,
+    shared: SharedBreakers | None,
 ) -> House:
     clock = time.monotonic
     budget = None if retry.budget is None else RetryBudget(retry.budget, clock=clock)
@@ -129,11 +145,19 @@ def _house(
         body_of=body_of,
         attempts=retry.attempts,
         budget=budget,
+        shared=shared,
         route=route,
         hedge_after=hedge_after,
         deadline=deadline,
         clock=clock,
     )
+
+
+def _shared(lanes: Iterable[Lane], name: str, state: SharedState) -> SharedBreakers:
+    breakers = {
+        lane_key(name, lane.name, lane.provider.upstream.base_url): lane.breaker for lane in lanes
+    }
+    return SharedBreakers(breakers, state)
 
 
 def _lanes(upstream: Upstream, forward: Iterable[str], circuit: Circuit | None) -> list[Lane]:

@@ -159,7 +159,7 @@ def test_one_proxy_serves_one_event_loop_after_another(fake: FakeUpstream) -> No
             return status
 
         assert [asyncio.run(main()) for _ in range(3)] == [200, 200, 200]
-        assert isinstance(proxy._transport, NativeTransport)
+        assert isinstance(proxy._ways.lanes[0].provider.transport, NativeTransport)
 
 
 class _Early:

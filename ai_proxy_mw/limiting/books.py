@@ -55,8 +55,8 @@ class Books:
     def __init__(self, storage: object | None, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._local = _local()
-        self._is_local = storage is None or storage == "memory://"
-        self._make = self._give_local if self._is_local else _maker(storage)
+        self.is_local = storage is None or storage == "memory://"
+        self._make = self._give_local if self.is_local else _maker(storage)
         self._sample = self._make()  # tells now, and not at the first call, what is missing
         self._by_loop: dict[AbstractEventLoop, _Shelf] = {}
 
@@ -93,7 +93,7 @@ class Books:
 
     def _new(self, loop: AbstractEventLoop) -> _Shelf:
         instead = Book(self._local, self._clock, None)
-        if self._is_local:
+        if self.is_local:
             shelf = _Shelf(instead, instead)
         else:
             shelf = _Shelf(Book(self._make(), self._clock, Guard("limits")), instead)

@@ -77,6 +77,13 @@ class Limiter:
             return self._checked(identity.limits)
         return self._limits if self._find is None else self._checked(self._find(request))
 
+    @property
+    def shared_counts(self) -> Callable[[], Any] | None:
+        """Gives the storage of the running loop, where other processes see what is in it."""
+        if self._storage is None or self.books.is_local:
+            return None
+        return lambda: self.books.here().store
+
     def base(self, limit: Limit, who: str) -> str:
         """Under which key somebody's count is kept, whatever the window."""
         return keys.base(self._app, limit, who)

@@ -754,7 +754,8 @@ def test_streams_come_again_byte_for_byte(path: str, replay: str) -> None:
     async def test() -> None:
         fake = FakeUpstream()
         home = house(replay=replay)
-        home.proxy._transport.send = fake.transport().send  # type: ignore[method-assign]
+        transport = home.proxy._ways.lanes[0].provider.transport
+        transport.send = fake.transport().send  # type: ignore[method-assign]
         body = question(stream=True)
         if path == "/responses":
             body = {"model": "fake-1", "input": "Hi", "stream": True, "store": False}
