@@ -263,10 +263,13 @@ def test_it_lets_others_try_first_but_not_for_ever(breaker: Breaker, clock: Cloc
         clock.now += 1
         held += 1
     assert held == HELD_BACK
-    probe = breaker.begin()
+
+
+def test_who_has_begun_to_try_does_not_hold_back(breaker: Breaker, clock: Clock) -> None:
+    _half_open(breaker, clock)
+    breaker.begin()
     breaker.hold_back(2)
     assert breaker.state == "half_open"
-    breaker.succeeded(probe)
 
 
 def test_only_what_happens_here_is_told(clock: Clock) -> None:
@@ -312,13 +315,13 @@ def test_a_lane_that_another_thread_closes_off_meanwhile_stays_so(clock: Clock) 
     clock.now += 5
 
     class Meanwhile(Breaker):
-        """Opens in the one moment in which the lane is taken for clear."""
+        """Opens just before the lane is taken for clear."""
 
         def __setattr__(self, name: str, value: object) -> None:
-            object.__setattr__(self, name, value)
             if name == "_is_clear" and value is True:
                 self.__class__ = Breaker  # type: ignore[assignment]
-                _fail(self, 4)
+                self.learn_open(10)
+            object.__setattr__(self, name, value)
 
     breaker.__class__ = Meanwhile
     assert breaker.available  # for the one who asked a moment before

@@ -191,6 +191,7 @@ def test_of_two_the_one_that_was_first_tries(
     async def main() -> None:
         one.fail()
         await one.settled()
+        await other.look()
         await other.ask()
         assert store.owners == {}  # not so long before
         clock.now = 8.5
