@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ai_proxy_mw._api_keys import hash_api_key
 from ai_proxy_mw._caps import Caps
+from ai_proxy_mw._circuit import Circuit
 from ai_proxy_mw._concurrency import Concurrency
 from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
@@ -19,6 +20,7 @@ from ai_proxy_mw._limits import Limit
 from ai_proxy_mw._media import Audio, Files, Images
 from ai_proxy_mw._models import Models
 from ai_proxy_mw._proxy import AIProxy, ProxyOptions
+from ai_proxy_mw._retry import Retry
 from ai_proxy_mw._subrequest import SubrequestIdentify
 from ai_proxy_mw.accounting.estimate import Estimate
 from ai_proxy_mw.accounting.prices import Price, Prices
@@ -50,6 +52,7 @@ __all__ = [
     "CacheStore",
     "Call",
     "Caps",
+    "Circuit",
     "Concurrency",
     "ConfigurationError",
     "DiskCache",
@@ -75,6 +78,7 @@ __all__ = [
     "Refused",
     "Request",
     "Response",
+    "Retry",
     "StoreStats",
     "SubrequestIdentify",
     "TieredCache",

@@ -10,7 +10,8 @@ from ai_proxy_mw._errors import UpstreamBusy, UpstreamError
 from ai_proxy_mw._http import Ending, Headers
 from ai_proxy_mw.accounting.readers import reader_for
 from ai_proxy_mw.routing.outcome import Outcome, of_answer, of_error
-from ai_proxy_mw.routing.peek import looks_wrong, peek
+from ai_proxy_mw.routing.peek import peek
+from ai_proxy_mw.routing.wrong import looks_wrong
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request, Response
@@ -189,7 +190,9 @@ async def _outcome(request: Request, response: Response, *, looks_in: bool) -> O
     if not response.event_stream:
         return None
     found = await peek(response, request.endpoint, seconds=PEEK)
-    return found.outcome
+    if not found.failed:
+        return None
+    return Outcome(found.status) if found.status else Outcome("bad_response")
 
 
 def _judge(lane: Lane, hold: Hold, outcome: Outcome | None, *, cools: bool) -> None:
