@@ -71,7 +71,7 @@ class Decoded(Body):
     def ended(self) -> bool:
         inflater = self._inflater
         whole = inflater.eof and not inflater.unused_data
-        return whole and not self._first and self._body.ended
+        return (whole or not self._begun) and not self._first and self._body.ended
 
     async def ready(self) -> None:
         if not self._first:
