@@ -40,7 +40,7 @@ _HEARTBEATS = frozenset({"keepalive", "ping", "response.keep_alive"})
 
 # In a text of the model the quotes are escaped, so these are members or values of the provider's;
 # whose, is seen when it is decoded.
-_MAY_FAIL = re.compile(rb'"(?:error|response\.error|response\.failed)"')
+_MAY_FAIL = (b'"error"', b'"response.error"', b'"response.failed"')
 _MAY_BEAT = re.compile(rb'"(?:keepalive|ping|response\.keep_alive)"')
 _WORDS = re.compile(rb'"(?:content|reasoning_content|text)"[ \t]*:[ \t]*"[^"]')
 _FIRST_STEPS = re.compile(
@@ -81,21 +81,20 @@ def verdict(event: Event, endpoint: str) -> Verdict:
         return Verdict(Kind.ERROR, UNKNOWN if head is None else _status(head))
     if not data.strip():
         return CONTENT if name and name not in _HEARTBEATS else PRELUDE
-    if name in _HEARTBEATS and not _MAY_FAIL.search(data):
+    may_fail = any(word in data for word in _MAY_FAIL)
+    if name in _HEARTBEATS and not may_fail:
         return PRELUDE
-    if not _is_worth_reading(data, endpoint):
+    if not may_fail and _is_content(data, endpoint):
         return CONTENT
     head = _read(data)
     return CONTENT if head is None else _judge(name, head, endpoint)
 
 
-def _is_worth_reading(data: bytes, endpoint: str) -> bool:
-    """Whether it may be anything but content. Nearly all events are not decoded."""
-    if _MAY_FAIL.search(data):
-        return True
+def _is_content(data: bytes, endpoint: str) -> bool:
+    """Whether it is content for sure, which saves decoding it."""
     if endpoint in _CHAT:
-        return not _WORDS.search(data)
-    return bool(_MAY_BEAT.search(data) or _FIRST_STEPS.search(data))
+        return _WORDS.search(data) is not None
+    return not (_MAY_BEAT.search(data) or _FIRST_STEPS.search(data))
 
 
 def _read(data: bytes) -> _Head | None:

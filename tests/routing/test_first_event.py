@@ -92,7 +92,7 @@ def test_completions() -> None:
     assert said({"choices": [{"text": ["x"], "finish_reason": None}]}, COMPLETIONS) is CONTENT
 
 
-BEGUN = {"id": "r", "status": "in_progress", "error": None, "output": []}
+BEGUN: dict[str, Any] = {"id": "r", "status": "in_progress", "error": None, "output": []}
 
 
 @pytest.mark.parametrize(
