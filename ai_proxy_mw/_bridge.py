@@ -17,6 +17,10 @@ from ai_proxy_mw._types import RawHeaders
 
 T = TypeVar("T")
 
+HEAR_EVERY = 0.25
+"""Seconds after which a waiting worker looks up: in a main thread that waits for a lock no signal
+is heard where they are told, as gunicorn tells them, not to interrupt."""
+
 HIGH_WATER = 256 * 1024
 """Bytes on their way to a worker before the loop waits for it."""
 
@@ -93,7 +97,10 @@ class Bridge:
     def take(self) -> Piece | Broken:
         """The next part of the answer, doing the jobs that come before it."""
         while True:
-            item = self._items.get()
+            try:
+                item = self._items.get(timeout=HEAR_EVERY)
+            except Empty:
+                continue
             if not isinstance(item, _Job):
                 break
             self._do(item)

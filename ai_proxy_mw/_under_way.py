@@ -12,7 +12,7 @@ from ai_proxy_mw._stop import GRACE, Stop
 from ai_proxy_mw._terms import FOREVER, Terms
 
 if TYPE_CHECKING:
-    from ai_proxy_mw._http import Body, Request, Response
+    from ai_proxy_mw._http import Request, Response
     from ai_proxy_mw._incoming import RequestBody
     from ai_proxy_mw._types import Handler
 
@@ -45,7 +45,7 @@ class UnderWay:
         "_cuts",
         "_forget_at",
         "_ping",
-        "_reads",
+        "_response",
         "_seen",
         "_since",
         "_task",
@@ -67,8 +67,8 @@ class UnderWay:
         self._cancelling = task.cancelling()
         self._cuts = 0
         self._terms = terms
-        self._reads: Body | None = None  # where comments can be sent: what we read meanwhile
-        self._write: Write | None = None  # while an answer is delivered
+        self._response: Response | None = None  # while its body is delivered
+        self._write: Write | None = None  # with it
         self._ping: asyncio.Task[None] | None = None
         self._since = 0.0
         self._seen = (False, -1)
@@ -88,7 +88,7 @@ class UnderWay:
     def off(self) -> None:
         """The call is over."""
         self._terms.stop.calls.discard(self)
-        self._task = self._reads = self._write = self.body = None
+        self._task = self._response = self._write = self.body = None
         if self._ping is not None:
             self._ping.cancel()
 
@@ -96,18 +96,22 @@ class UnderWay:
 
     def delivers(self, response: Response, write: Write) -> None:
         """The head has left, and the body follows."""
+        self._response = response
         self._write = write
-        if response.event_stream and is_open(response):
-            self._reads = response.body
 
     def delivered(self) -> None:
-        self._write = self._reads = None
+        self._response = self._write = None
         if self._ping is not None:
             self._ping.cancel()
 
     @property
     def is_between_events(self) -> bool:
-        return self._reads is not None and self.tail.endswith(_EVENT_ENDS)
+        """Whether an event of ours can be sent now."""
+        return self._has_room() and self.tail.endswith(_EVENT_ENDS)
+
+    def _has_room(self) -> bool:
+        response = self._response
+        return response is not None and response.event_stream and _is_open(response)
 
     async def nobody_waits(self) -> bool:
         """Whether the caller has left. Waits for the comment that is on its way to him."""
@@ -204,9 +208,9 @@ class UnderWay:
 
         In a task of its own, for the body is being read; the next piece waits for it.
         """
-        if self._task is None or self._write is None or self._reads is None:
+        if self._task is None or self._write is None or self._response is None:
             return
-        if self.is_between_events and not self._reads.ended:
+        if self.is_between_events and not self._response.body.ended:
             self._since = now
             self._ping = self._task.get_loop().create_task(_send(self._write))
             self._ping.add_done_callback(_look_at)
@@ -227,7 +231,7 @@ class UnderWay:
 
     def _can_be_told(self) -> bool:
         """Whether the call is at a point where it can end well, or cannot come to one."""
-        return self._reads is None or (not self.writes and self.is_between_events)
+        return not self._has_room() or (not self.writes and self.is_between_events)
 
 
 def unwatched() -> UnderWay:
@@ -235,7 +239,7 @@ def unwatched() -> UnderWay:
     return UnderWay(Terms(FOREVER, FOREVER, None, Stop(drain=FOREVER, signals=False)), None)
 
 
-def is_open(response: Response) -> bool:
+def _is_open(response: Response) -> bool:
     """Whether something can be added: the length was not told, and the bytes are not packed."""
     for name, value in response.headers:
         if name == b"content-length" or (name == b"content-encoding" and value != b"identity"):
