@@ -200,7 +200,7 @@ class Answer(Body):
         self._total_at = total_at
         self._first: bytes | None = None
         self._open = True
-        self._reading = False
+        self._reading: asyncio.Task[bytes] | None = None
 
     @property
     def ended(self) -> bool:
@@ -230,42 +230,48 @@ class Answer(Body):
             if self._left == 0:
                 raise StopAsyncIteration
             raise UpstreamDisconnected
-        self._reading = True
         try:
             piece = await self._in_time()
-        except StopAsyncIteration:
-            self._open = False
-            self._left = 0
-            raise
         except BaseException:
-            self._reading = False
             await self.aclose()
             raise
-        finally:
-            self._reading = False
+        if not piece:
+            self._open = False
+            self._left = 0
+            raise StopAsyncIteration
         if self._left is not None:
             self._left -= len(piece)
         return piece
 
     async def _in_time(self) -> bytes:
-        idle_at = asyncio.get_running_loop().time() + self._idle
-        limit = asyncio.timeout_at(min(idle_at, self._total_at))
-        try:
-            with translated(self._transport.library, "idle"):
-                async with limit:
-                    piece: bytes = await anext(self._pieces)  # never an empty one
-            return piece
-        except TimeoutError:
-            raise UpstreamTimeout("idle" if idle_at < self._total_at else "total") from None
+        """The next piece; b"" at the end."""
+        # A task of its own, as in `send`: one that is cancelled twice would leave a connection
+        # half closed, whose place in the pool is taken for good.
+        clock = asyncio.get_running_loop().time
+        idle_at = clock() + self._idle
+        self._reading = asyncio.create_task(self._next())
+        patience = min(idle_at, self._total_at) - clock()
+        await asyncio.wait((self._reading,), timeout=patience)
+        if not self._reading.done():
+            raise UpstreamTimeout("idle" if idle_at < self._total_at else "total")
+        if self._reading.cancelled():
+            raise UpstreamDisconnected  # closed meanwhile
+        return self._reading.result()
+
+    async def _next(self) -> bytes:
+        with translated(self._transport.library, "idle"):
+            piece: bytes = await anext(self._pieces, b"")  # never an empty one before the end
+        return piece
 
     async def _close(self) -> None:
+        if self._reading is not None:
+            await _stop(self._reading)
         try:
             with translated(self._transport.library, "idle"):
                 await self._answer.aclose()
         except UpstreamError:
             pass  # it is closed all the same
-        if not self._reading:  # whoever is reading is told by the connection's end
-            await self._pieces.aclose()
+        await self._pieces.aclose()
 
 
 class _Pieces:
@@ -347,6 +353,14 @@ async def _abandon(call: asyncio.Task[Response]) -> None:
     await asyncio.wait((call,))
     if not call.cancelled() and call.exception() is None:
         await call.result().body.aclose()
+
+
+async def _stop(reading: asyncio.Task[bytes]) -> None:
+    """Break off a read; the library then closes its connection. What it has read is not wanted."""
+    reading.cancel()
+    await asyncio.wait((reading,))
+    if not reading.cancelled():
+        reading.exception()
 
 
 @contextmanager

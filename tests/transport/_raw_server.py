@@ -49,6 +49,11 @@ class Peer:
         self.sent = 0
         self.gone = asyncio.Event()
 
+    @property
+    def closing(self) -> bool:
+        """Whether our end is closed, or about to be."""
+        return self._writer.transport.is_closing()
+
     async def head(self) -> bytes:
         """Read the head of a request and nothing behind it."""
         return await self._reader.readuntil(b"\r\n\r\n")

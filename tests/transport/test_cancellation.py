@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from ai_proxy_mw._errors import UpstreamDisconnected
+from ai_proxy_mw._http import Response
 from ai_proxy_mw._incoming import RequestBody
 from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
 from tests.transport._certificates import authority
@@ -224,3 +225,33 @@ async def test_a_caller_that_is_cancelled_twice(kind: str) -> None:
         with pytest.raises(asyncio.CancelledError):
             await call
         await until(server.peers[0].gone.is_set, within=AT_ONCE)
+
+
+@every_kind
+@pytest.mark.parametrize("rounds", range(6))
+@in_loop
+async def test_twice_while_reading(kind: str, rounds: int) -> None:
+    """The second time falls into the closing that the first has begun. With a pool of one place,
+    a connection that is only half closed shows: the next call finds no place.
+    """
+    async with (
+        RawServer(streaming, answering(ok(b"sound"))) as server,
+        transport(kind, max_connections=1) as upstream,
+    ):
+        response = await upstream.send(get(server))
+        assert await anext(response.body) == b"hello"
+        reading = asyncio.create_task(_next(response))
+        await asyncio.sleep(0.01)
+        reading.cancel()
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await response.body.aclose()
+        _, body = await fetch(upstream, get(server, pool=AT_ONCE))
+        assert body == b"sound"
+
+
+async def _next(response: Response) -> bytes:
+    return await anext(response.body)
