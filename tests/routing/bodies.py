@@ -23,6 +23,7 @@ class Scripted(Body):
         self.broken = False
         self.asked = 0
         self.to_be_ready: BaseException | None = None
+        self.when_cancelled: BaseException | None = None
 
     @property
     def ended(self) -> bool:
@@ -37,6 +38,8 @@ class Scripted(Body):
             return await self._next()
         except asyncio.CancelledError:
             self.broken = True
+            if self.when_cancelled is not None:
+                raise self.when_cancelled from None
             raise
         finally:
             self.reading = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from hypothesis import example, given
@@ -229,6 +230,16 @@ async def test_a_late_error_that_nobody_asks_for_is_not_reported() -> None:
     await asyncio.sleep(0.002)
     await response.body.aclose()
     assert body.closed == 1
+
+
+@in_loop
+async def test_a_body_that_fails_when_it_is_closed_is_not_reported_either() -> None:
+    response, body = stream(asyncio.Event())
+    body.when_cancelled = UpstreamDisconnected()
+    assert await peek(response, CHAT, seconds=0) == UNDECIDED
+    await response.body.aclose()
+    assert (body.closed, body.broken) == (1, True)
+    gc.collect()  # when asyncio would report it
 
 
 # -- errors and cancelling ---------------------------------------------------------------------
