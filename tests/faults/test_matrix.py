@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -199,7 +200,7 @@ def _play(
         cell.upstream.playing = case.plays or "sound"
         cell.upstream.server.requests.clear()
     who = {id(cell): _who() for cell in cells}
-    problems = []
+    problems: list[str] = []
     for cell, seen in _all(
         cells, lambda cell: _ask(cell, _place(case, cell, second), who[id(cell)])
     ):
@@ -322,14 +323,18 @@ def _is_as_it_came(upstream: Upstream, wanted: Outcome, seen: Seen) -> bool:
 
 def _leaks(cells: list[Cell]) -> Iterator[str]:
     """What is still there some time after the last answer has ended."""
-    for cell in cells:
-        for what, count in (
-            ("connections in use", lambda cell=cell: cell.house.connections()[1]),
-            ("tasks", lambda cell=cell: cell.house.extra_tasks()),
-            ("upstream connections", lambda cell=cell: _unowned(cell, cells)),
-        ):
-            if not _comes_true(lambda count=count: count() == 0):
-                yield f"{_name(cell)}: {count()} {what} left"
+    counts: dict[str, Callable[[Cell], int]] = {
+        "connections in use": lambda cell: cell.house.connections()[1],
+        "tasks": lambda cell: cell.house.extra_tasks(),
+        "connections that only the upstream knows": lambda cell: _unowned(cell, cells),
+    }
+    for cell, (what, count) in itertools.product(cells, counts.items()):
+        if not _comes_true(partial(_is_none, count, cell)):
+            yield f"{_name(cell)}: {count(cell)} {what} left"
+
+
+def _is_none(count: Callable[[Cell], int], cell: Cell) -> bool:
+    return count(cell) == 0
 
 
 def _unowned(cell: Cell, cells: list[Cell]) -> int:
@@ -344,9 +349,8 @@ def _miscounts(case: Case, cell: Cell, who: str, second: bool) -> Iterator[str]:
     assert wanted is not None
     tokens, usd, places, reserved = cell.house.spent(_place(case, cell, second), who)
     if (tokens, usd) != (wanted.charged.tokens, wanted.charged.micro_usd):
-        yield (
-            f"{_name(cell)}: charged {2 * tokens - usd} in, {usd - tokens} out, not {wanted.charged}"
-        )
+        charged = f"{2 * tokens - usd} tokens in, {usd - tokens} out"
+        yield f"{_name(cell)}: charged {charged}, not {wanted.charged}"
     if places or reserved:
         yield f"{_name(cell)}: {places} places and {reserved} reserved are held"
     calls = len(cell.upstream.server.requests)
