@@ -38,11 +38,18 @@ class Leaving:
 
     def hang_up(self) -> None:
         """Close the caller's connection under a worker that is stuck in sending to him."""
+        self._shut(socket.SHUT_RDWR)
+
+    def stop_reading(self) -> None:
+        """Free a worker that waits for more of the request; it can still answer."""
+        self._shut(socket.SHUT_RD)
+
+    def _shut(self, how: int) -> None:
         if self._socket is None:
             return
         try:
             # Not its own method: that of TLS would change what the worker is just using.
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            socket.socket.shutdown(self._socket, how)
         except OSError:
             pass  # it is closed already
 

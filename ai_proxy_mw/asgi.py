@@ -66,7 +66,7 @@ class AIProxyMiddleware:
             if message["type"] == "lifespan.startup":
                 stop.reset()
                 stop.listen()  # by now the server has its handlers
-            elif message["type"] == "lifespan.shutdown":
+            else:
                 stop.begin()
                 await stop.idle()
             return message

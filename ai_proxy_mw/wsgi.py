@@ -232,6 +232,11 @@ class _UnderWay(UnderWay):
         if not self.gone:
             self._leaving.look()
 
+    def cut(self, why: Cut) -> None:
+        if why is Cut.STOPPING and self.body is not None and not self.body.arrived:
+            self._leaving.stop_reading()
+        super().cut(why)
+
 
 class _Input:
     """The caller's body, read in the worker's thread."""

@@ -7,6 +7,7 @@ import gzip
 import socket
 import subprocess
 import sys
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -523,18 +524,24 @@ def test_room_is_made_once() -> None:
 
 
 def test_a_closed_socket_is_a_leaving() -> None:
-    here, there = socket.socketpair()
-    left: list[bool] = []
-    leaving = Leaving({"gunicorn.socket": here}, lambda: left.append(True))
+    for closes in (0, 1):
+        pair = socket.socketpair()
+        left = threading.Event()
+        leaving = Leaving({"gunicorn.socket": pair[0]}, left.set)
+        leaving.look()
+        assert not left.is_set()
+        pair[closes].close()
+        leaving.look()
+        leaving.look()
+        assert left.is_set()
+        leaving.hang_up()
+        pair[1 - closes].close()
+
+
+def test_where_no_socket_is_shown_nobody_leaves() -> None:
+    leaving = Leaving({}, lambda: pytest.fail("nobody has left"))
     leaving.look()
-    assert left == []
-    there.close()
     leaving.hang_up()
-    leaving.look()
-    here.close()
-    leaving.look()
-    leaving.hang_up()  # again is harmless
-    assert left == [True]
 
 
 def test_a_process_that_never_served_has_no_loop_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
