@@ -21,7 +21,14 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_the_example_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-up")
+    for name in (
+        "OPENAI_API_KEY",
+        "OPENAI_KEY_1",
+        "OPENAI_KEY_2",
+        "ANTHROPIC_API_KEY",
+        "AZURE_KEY",
+    ):
+        monkeypatch.setenv(name, f"sk-up-{name}")
     monkeypatch.setenv("MOBILE_APP_KEY", "sk-app")
     monkeypatch.setenv("AI_PROXY_UPSTREAM", "fake")
     monkeypatch.setenv("AI_PROXY_ANONYMOUS", "1")
