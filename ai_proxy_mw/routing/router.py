@@ -76,12 +76,14 @@ class Router:
     def named(self, names: Iterable[str], request: Request) -> Sequence[Group]:
         """The groups of an owner's own choice."""
         model = _model_of(request)
-        found = []
+        found: list[Group] = []
         for name in names:
             lanes = tuple(lane for lane in self.lanes if lane.provider.name == name)
             if not lanes:
                 raise ConfigurationError(f"route: there is no upstream {name!r}")
             found.append(Group(lanes, model, instead=False))
+        if not found:
+            raise ConfigurationError("route: name an upstream, or None for the usual choice")
         return found
 
     def ordered(self, lanes: Iterable[Lane]) -> list[Lane]:
