@@ -24,13 +24,17 @@ ASGI = "tests.apps.stopping:asgi_app"
 WSGI = "tests.apps.stopping:wsgi_app"
 
 
-def _hypercorn(*options: str) -> Callable[[int], list[str]]:
+Command = Callable[[int], list[str]]
+
+
+def _hypercorn(*options: str) -> Command:
     return lambda port: ["hypercorn", "-b", f"127.0.0.1:{port}", *options, ASGI]
 
 
-SERVERS: dict[str, Callable[[int], list[str]]] = {
+SERVERS: dict[str, Command] = {
     "uvicorn": uvicorn_command(ASGI),
     "uvicorn-asyncio": uvicorn_command(ASGI, "--loop", "asyncio", "--http", "h11"),
+    "uvicorn-workers": uvicorn_command(ASGI, "--workers", "2"),
     "hypercorn": _hypercorn("-w", "0"),
     "hypercorn-uvloop": _hypercorn("-w", "0", "-k", "uvloop"),
     "gunicorn-sync": gunicorn(WSGI, "-k", "sync", "-w", "1"),
@@ -52,11 +56,11 @@ SERVERS: dict[str, Callable[[int], list[str]]] = {
 
 
 @contextmanager
-def _served(server: str) -> Iterator[tuple[FakeUpstream, Process]]:
+def _served(command: Command) -> Iterator[tuple[FakeUpstream, Process]]:
     fake = FakeUpstream()
     with fake.serve() as upstream:
         env = {"STOPPING_UPSTREAM": upstream.base_url}
-        with serve_process(SERVERS[server], env) as process:
+        with serve_process(command, env) as process:
             yield fake, process
             process.process.wait(15)
 
@@ -90,7 +94,7 @@ def _until_data(sock: socket.socket) -> bytes:
 @pytest.mark.slow
 @pytest.mark.parametrize("server", SERVERS)
 def test_in_mid_stream(server: str) -> None:
-    with _served(server) as (fake, process), fake.hold() as gate:
+    with _served(SERVERS[server]) as (fake, process), fake.hold() as gate:
         sock = _post(process, STREAM)
         gate.wait_until_held()
         gate.release()
@@ -113,7 +117,7 @@ def test_in_mid_stream(server: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("server", SERVERS)
 def test_before_the_head(server: str) -> None:
-    with _served(server) as (fake, process), fake.hold("headers") as gate:
+    with _served(SERVERS[server]) as (fake, process), fake.hold("headers") as gate:
         sock = _post(process, STREAM)
         gate.wait_until_held()
         told = time.monotonic()
@@ -134,7 +138,7 @@ def test_before_the_head(server: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_short_call_comes_to_its_end(server: str) -> None:
-    with _served(server) as (fake, process), fake.hold() as gate:
+    with _served(SERVERS[server]) as (fake, process), fake.hold() as gate:
         sock = _post(process, STREAM)
         gate.wait_until_held()
         process.process.send_signal(signal.SIGTERM)
@@ -145,3 +149,22 @@ def test_a_short_call_comes_to_its_end(server: str) -> None:
         assert b"event: error" not in received
         process.process.wait(15)
         assert fake.requests[0].outcome == "complete"
+
+
+@pytest.mark.slow
+def test_hypercorns_own_workers_do_not_hang_either() -> None:
+    """The signal does not reach them: it is the server that cuts the call."""
+    command = _hypercorn("-w", "1", "--graceful-timeout", "1")
+    with _served(command) as (fake, process), fake.hold() as gate:
+        sock = _post(process, STREAM)
+        gate.wait_until_held()
+        gate.release()
+        received = _until_data(sock)
+        told = time.monotonic()
+        process.process.send_signal(signal.SIGTERM)
+        received = _rest(sock, received)
+        process.process.wait(15)
+        assert time.monotonic() - told < 1 + MARGIN, process.log
+        assert b"[DONE]" not in received
+        assert not received.endswith(b"\r\n0\r\n\r\n")
+        fake.wait_for_disconnect()
