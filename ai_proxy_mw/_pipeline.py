@@ -2,7 +2,7 @@
 
     door → cors → errors → endpoint → cross_site → identity
         → shed → rate_limit → validate → model_rules → checks → inline → cache
-        → uploads → budget → resilience → relay → upstream
+        → models_list → uploads → budget → resilience → relay → upstream
 
 A stage takes the request and the handler behind it, and answers.
 """
@@ -23,6 +23,7 @@ from ai_proxy_mw.stages.errors import errors
 from ai_proxy_mw.stages.identity import IdentityStage
 from ai_proxy_mw.stages.inline import InlineStage
 from ai_proxy_mw.stages.model_rules import ModelRulesStage
+from ai_proxy_mw.stages.models_list import ModelsListStage
 from ai_proxy_mw.stages.rate_limit import RateLimitStage
 from ai_proxy_mw.stages.relay import Relay
 from ai_proxy_mw.stages.resilience import Resilience
@@ -66,6 +67,7 @@ def build(
     costs: Costs,
     ways: Ways,
     cors: CORS | None,
+    name: str,
 ) -> Journey:
     """The whole journey of a request. What is None is not on its way."""
     shown: list[Stage | None] = [None if cors is None else CorsStage(cors, errors), errors]
@@ -87,6 +89,7 @@ def build(
         ChecksStage(rules.checks, rules.reader) if rules.checks else None,
         None if rules.fetcher is None else InlineStage(rules.fetcher),
         None if answers is None else CacheStage(answers),
+        ModelsListStage(ways.catalogue, rules.models, app=name),
         UploadsStage(rules.uploads, rules.models, rules.caps) if rules.uploads else None,
         BudgetStage(costs),
     ]

@@ -264,6 +264,7 @@ class AIProxy:
             costs=costs,
             ways=self._ways,
             cors=cors,
+            name=name,
         )
         self.handle: Handler = journey.whole
         self.stopping: Handler = journey.stopping

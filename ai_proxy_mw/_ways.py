@@ -13,6 +13,7 @@ from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._header_rules import Outward
 from ai_proxy_mw._retry import Retry
 from ai_proxy_mw.routing.breaker import Breaker
+from ai_proxy_mw.routing.catalogue import Catalogue
 from ai_proxy_mw.routing.decide import Policy
 from ai_proxy_mw.routing.gate import Gate
 from ai_proxy_mw.routing.lane import Lane, Provider
@@ -49,12 +50,15 @@ _OF_THE_ACCOUNT = (
 class Ways:
     """house: what a call needs that may go more than one of them; None where there is but one.
 
+    catalogue: which models there are.
+
     forwarded: names of the caller's headers that are passed on besides those that always are.
     """
 
     lanes: tuple[Lane, ...]
     router: Router
     house: House | None
+    catalogue: Catalogue
     forwarded: tuple[str, ...]
 
     @property
@@ -99,17 +103,24 @@ def ways_of(
     """
     _check(retry, circuit, hedge_after, route, deadline)
     forwarded = forward if isinstance(forward, str) else tuple(forward)
-    terms = None if circuit is False else circuit or Circuit()
-    lanes = tuple(lane for each in upstreams for lane in _lanes(each, forwarded, terms))
-    router = Router(lanes, fallback)
-    one_way = len(lanes) == 1 and not (
+    one_way = (len(upstreams) == 1 and len(upstreams[0].keys) <= 1) and not (
         retry or fallback or circuit or hedge_after or route or deadline or _has_terms(upstreams[0])
     )
+    # Where no call tells the circuit how it went, the few that list models must not open it.
+    terms = None if circuit is False or one_way else circuit or Circuit()
+    lanes = tuple(lane for each in upstreams for lane in _lanes(each, forwarded, terms))
+    router = Router(lanes, fallback)
     house = None
     if not one_way:
-        shared = None if state is None or circuit is False else _shared(lanes, name, state)
+        shared = None if state is None or terms is None else _shared(lanes, name, state)
         house = _house(router, _retry(retry, lanes), hedge_after, route, deadline, shared)
-    return Ways(lanes=lanes, router=router, house=house, forwarded=tuple(forwarded))
+    return Ways(
+        lanes=lanes,
+        router=router,
+        house=house,
+        catalogue=Catalogue(router, send),
+        forwarded=tuple(forwarded),
+    )
 
 
 def _retry(given: Retry | None, lanes: Sequence[Lane]) -> Retry:

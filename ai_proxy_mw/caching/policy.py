@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -102,7 +103,7 @@ class Policy:
             path=request.path or "",
             query=request.query,
             question=question,
-            vary=self._varying(request, scope),
+            vary=[*self._varying(request, scope), *_models_of(request)],
         )
         return Plan(key, request.subject, request.endpoint, model)
 
@@ -141,6 +142,15 @@ class Policy:
                 found.append((name.decode("latin-1"), value.decode("latin-1")))
         found.sort(key=_name)  # lines of one name stay in their order
         return found
+
+
+def _models_of(request: Request) -> list[tuple[str, str]]:
+    """Those that the caller is held to, where the answer is the list of them."""
+    models = None if request.identity is None else request.identity.models
+    if models is None or request.endpoint != "GET /models":
+        return []
+    # No header has such a name.
+    return [(":models", json.dumps(sorted(models)))]
 
 
 def _are_in(usual: frozenset[str], accept: bytes) -> bool:

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 _LONG_WORK = 64 * 1024
 """Bytes from which on an answer is judged in a thread: a millisecond of the loop of all calls."""
 
-# Something else than the answer that was asked for: a promise, nothing, a part.
-_INSTEAD = b"x-ai-proxy-model"
+# What another model has answered is given for want of the right one, and a list in part for want
+# of the rest; neither for longer than need be.
+_FOR_WANT = frozenset({b"x-ai-proxy-model", b"x-ai-proxy-partial"})
 
+# Something else than the answer that was asked for: a promise, nothing, a part.
 _NOT_KEPT = (202, 204, 206)
 
 
@@ -36,11 +38,10 @@ class Term(NamedTuple):
 
 def may_be_kept(head: Head) -> bool:
     """Whether an answer that begins so can be one to keep."""
-    # What another model has answered is given for want of the right one, and not for longer.
     return (
         200 <= head.status <= 299
         and head.status not in _NOT_KEPT
-        and all(name != _INSTEAD for name, _ in head.headers)
+        and all(name not in _FOR_WANT for name, _ in head.headers)
     )
 
 
