@@ -36,8 +36,9 @@ Sender = NativeTransport | httpx.AsyncClient
 KEY = "sk-upstream-secret"
 
 PATIENT = Timeouts()
-QUICK = Timeouts(connect=0.3, first_byte=0.3, idle=0.3, total=1.0)
-"""For upstreams that never get done, in seconds."""
+QUICK = Timeouts(first_byte=0.5, idle=0.5, total=1.5)
+DEAF = Timeouts(connect=0.5)
+"""For upstreams that never get done, in seconds; no shorter where a busy machine must keep to it."""
 
 LIMITS = [
     Limit("1000000/day", of="tokens", strategy="fixed"),
@@ -61,7 +62,7 @@ def make_proxy(
                 name=f"upstream-{number}",
                 base_url=base_url,
                 api_key=KEY,
-                timeouts=timeouts,
+                timeouts=PATIENT if number else timeouts,
                 priority=number,
                 **sending,
             )

@@ -23,7 +23,7 @@ import pytest
 from tests.faults import faults
 from tests.faults.answers import MEBIBYTE, QUESTION, Fingerprint
 from tests.faults.faults import Loop, Upstream
-from tests.faults.houses import DOORS, KEY, PATIENT, QUICK, SENDERS, House, Place, open_house
+from tests.faults.houses import DEAF, DOORS, KEY, PATIENT, QUICK, SENDERS, House, Place, open_house
 from tests.faults.table import OWN_PLACES, TABLE, Case, Outcome
 from tests.servers import free_port
 from tests.transport._certificates import authority
@@ -95,10 +95,10 @@ def stage() -> Iterator[Stage]:
         silent = listen(RawServer(Peer.until_closed))
         common = {
             "closed": Place((f"http://127.0.0.1:{free_port()}/v1",), PATIENT),
-            "deaf": Place((f"http://127.0.0.1:{deaf_port(stack)}/v1",), QUICK),
+            "deaf": Place((f"http://127.0.0.1:{deaf_port(stack)}/v1",), DEAF),
             "other host": Place((listen(_tls("upstream.test")),), PATIENT),
             "expired": Place((listen(_tls("127.0.0.1", expired=True)),), PATIENT),
-            "no greeting": Place((silent.replace("http:", "https:"),), QUICK),
+            "no greeting": Place((silent.replace("http:", "https:"),), DEAF),
         }
         cells = []
         for door, sender in itertools.product(DOORS, SENDERS):
