@@ -38,7 +38,7 @@ KEY = "sk-upstream-secret"
 PATIENT = Timeouts()
 QUICK = Timeouts(first_byte=0.5, idle=0.5, total=1.5)
 DEAF = Timeouts(connect=0.5)
-"""For upstreams that never get done, in seconds; no shorter where a busy machine must keep to it."""
+"""Seconds, for upstreams that never get done; kept by a busy machine, too."""
 
 LIMITS = [
     Limit("1000000/day", of="tokens", strategy="fixed"),
