@@ -211,6 +211,7 @@ TABLE = [
         plays="resets behind the head",
         json=DISCONNECTED,
         stream=event("upstream_disconnected", QUESTION),
+        second_stream=DISCONNECTED,
     ),
     Case(
         group=BROKEN,
@@ -247,6 +248,7 @@ TABLE = [
         plays="a bad first chunk",
         json=UNREADABLE,
         stream=event("upstream_bad_response", QUESTION),
+        second_stream=UNREADABLE,
     ),
     Case(
         group=RULES,
@@ -300,6 +302,7 @@ TABLE = [
         plays="an error event first",
         json=None,
         stream=passes(QUESTION),
+        second_stream=BY_SECOND,
     ),
     Case(
         group=ODD,
@@ -317,6 +320,7 @@ TABLE = [
         at="quick",
         json=LATE,
         stream=event("upstream_timeout", QUESTION),
+        second_stream=LATE,
     ),
     Case(
         group=SILENT,
@@ -335,7 +339,15 @@ TABLE = [
         stream=cut(TEXT),
     ),
     _same(SILENT, "the head drips, byte by byte", "a dripping head", LATE, at="quick"),
-    _same(SILENT, "the body drips, byte by byte", "a dripping body", cut(QUESTION), at="quick"),
+    Case(
+        group=SILENT,
+        fault="the body drips, byte by byte",
+        plays="a dripping body",
+        at="quick",
+        json=cut(QUESTION),
+        stream=cut(QUESTION),
+        second_stream=LATE,
+    ),
     Case(
         group=MUCH,
         fault="an answer of 100 MiB",
