@@ -1,6 +1,6 @@
 """The order of the corridor, written once.
 
-    door → cors → errors → endpoint → cross_site → identity
+    door → cors → errors → endpoint → health → cross_site → identity
         → shed → rate_limit → validate → model_rules → checks → inline → cache
         → models_list → uploads → budget → resilience → relay → upstream
 
@@ -9,7 +9,7 @@ A stage takes the request and the handler behind it, and answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ai_proxy_mw._errors import Unavailable
@@ -20,6 +20,7 @@ from ai_proxy_mw.stages.cors import CorsStage
 from ai_proxy_mw.stages.cross_site import CrossSiteStage
 from ai_proxy_mw.stages.endpoint import EndpointStage
 from ai_proxy_mw.stages.errors import errors
+from ai_proxy_mw.stages.health import HealthStage
 from ai_proxy_mw.stages.identity import IdentityStage
 from ai_proxy_mw.stages.inline import InlineStage
 from ai_proxy_mw.stages.model_rules import ModelRulesStage
@@ -68,12 +69,17 @@ def build(
     ways: Ways,
     cors: CORS | None,
     name: str,
+    stopping: Callable[[], bool] | None,
 ) -> Journey:
-    """The whole journey of a request. What is None is not on its way."""
+    """The whole journey of a request. What is None is not on its way.
+
+    stopping: whether no more calls are taken; None where nobody may ask how the proxy is.
+    """
     shown: list[Stage | None] = [None if cors is None else CorsStage(cors, errors), errors]
     who: list[Stage | None] = [
         *shown,
         EndpointStage(endpoints),
+        None if stopping is None else HealthStage(ways.lanes, stopping),
         None if trusted_origins is None else CrossSiteStage(cors, trusted_origins),
         IdentityStage(identify),
         None if gate is None else ShedStage(gate),

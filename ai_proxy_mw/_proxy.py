@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.limiting.limiter import FindLimits, Limits, OnStoreFailure
     from ai_proxy_mw.routing.gate import Gate
     from ai_proxy_mw.routing.router import Route
+    from ai_proxy_mw.routing.standing import UpstreamStats
     from ai_proxy_mw.routing.trip import Deadline
     from ai_proxy_mw.stores.base import CacheStore
 
@@ -66,6 +67,7 @@ class ProxyOptions(TypedDict, total=False):
     limits_storage: object | None
     on_store_failure: OnStoreFailure
     limits_endpoint: bool
+    health_endpoint: bool
     max_concurrent: int | Concurrency | None
     validate: bool
     strict: bool
@@ -119,6 +121,7 @@ class AIProxy:
         in this process if None.
     on_store_failure: while that does not answer: "allow", "deny" or count in "memory".
     limits_endpoint: whether callers may ask how their limits stand, at `GET {prefix}/_limits`.
+    health_endpoint: whether anybody may ask if calls can be answered, at `GET {prefix}/_health`.
     max_concurrent: the most calls at a time in this process, or a `Concurrency` that also says how
         many more may wait, and how long; further ones are 503.
     validate: whether requests are judged before they go upstream.
@@ -172,6 +175,7 @@ class AIProxy:
         limits_storage: object | None = None,
         on_store_failure: OnStoreFailure = "memory",
         limits_endpoint: bool = False,
+        health_endpoint: bool = False,
         max_concurrent: int | Concurrency | None = None,
         validate: bool = True,
         strict: bool = False,
@@ -204,6 +208,7 @@ class AIProxy:
         from ai_proxy_mw.accounting.costs import Costs  # noqa: PLC0415
         from ai_proxy_mw.limiting.limiter import Limiter  # noqa: PLC0415
         from ai_proxy_mw.routing.shared_state import state_in  # noqa: PLC0415
+        from ai_proxy_mw.stages.health import HEALTH  # noqa: PLC0415
         from ai_proxy_mw.stages.rate_limit import STATUS  # noqa: PLC0415
 
         if type(max_body) is not int or max_body < 1:
@@ -222,7 +227,8 @@ class AIProxy:
         )
         self.prefix = check_prefix(prefix)
         self.max_body = max_body
-        self.endpoints = Endpoints(endpoints, *([STATUS] if limits_endpoint else []))
+        own = {STATUS: limits_endpoint, HEALTH: health_endpoint}
+        self.endpoints = Endpoints(endpoints, *[each for each, is_on in own.items() if is_on])
         self.limits = Limiter(
             limits, name=name, storage=limits_storage, on_failure=on_store_failure
         )
@@ -265,6 +271,7 @@ class AIProxy:
             ways=self._ways,
             cors=cors,
             name=name,
+            stopping=self.terms.stop.begun if health_endpoint else None,
         )
         self.handle: Handler = journey.whole
         self.stopping: Handler = journey.stopping
@@ -278,6 +285,12 @@ class AIProxy:
         from ai_proxy_mw.caching.tools import CacheTools  # noqa: PLC0415 - only for the owner
 
         return CacheTools(self._answers, self._admitted)
+
+    def upstream_stats(self) -> list[UpstreamStats]:
+        """How each upstream stands with each of its keys, in this process."""
+        from ai_proxy_mw.routing.standing import stats_of  # noqa: PLC0415 - only for the owner
+
+        return [stats_of(lane) for lane in self._ways.lanes]
 
     @classmethod
     def from_env(

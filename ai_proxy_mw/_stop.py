@@ -39,6 +39,10 @@ class Stop:
         if self.deadline is None:
             self.deadline = self._clock() + self.drain
 
+    def begun(self) -> bool:
+        """Whether no more calls are taken."""
+        return self.deadline is not None
+
     def reset(self) -> None:
         """A server starts, or everything is closed: the next calls are served."""
         self.deadline = None
