@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from ai_proxy_mw import __version__
 from ai_proxy_mw._api_keys import ApiKeys
 from ai_proxy_mw._clients import TrustedProxies
 from ai_proxy_mw._concurrency import Concurrency
 from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
+from ai_proxy_mw._env_upstreams import fallback, retry, upstreams
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._limits import Limit, limits_of
 from ai_proxy_mw._media import Images, Urls
@@ -28,14 +29,10 @@ if TYPE_CHECKING:
     from ai_proxy_mw._proxy import ProxyOptions
     from ai_proxy_mw.stores.base import CacheStore
 
+_SEVERAL = "AI_PROXY_UPSTREAMS"
+
 _FAKE_PACE = 0.05  # seconds between two events, so that a stream is seen to be one
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-
-# Part of the contract, for what is still to come. To overlook one would be worse than to refuse
-# it: who sets a limit must not run without.
-_NOT_YET = {
-    "AI_PROXY_UPSTREAMS": "several upstreams",
-}
 
 
 def read(environ: Mapping[str, str] | None, options: ProxyOptions) -> ProxyOptions:
@@ -50,30 +47,42 @@ def read(environ: Mapping[str, str] | None, options: ProxyOptions) -> ProxyOptio
     for name, (option, parse) in _VARIABLES.items():
         if name in values and option not in options:
             found[option] = _parsed(name, values[name], parse)
+    if _SEVERAL in values and "upstreams" not in options:
+        found["upstreams"] = _parsed(_SEVERAL, values[_SEVERAL], partial(upstreams, environ=values))
     if any(way in options for way in ("identify", "api_keys", "anonymous")):
         found.pop("api_keys", None)
         found.pop("anonymous", None)
-    if isinstance(options.get("upstream"), Upstream):
-        found.pop("api_key", None)
-        found.pop("timeouts", None)
+    _settle_upstreams(found, options)
     _put_cache_together(found, options)
     found.update(options)
     _require(found)
-    if found["upstream"] == "fake":
+    if found.get("upstream") == "fake":
         found["upstream"] = _fake(found)
     return cast("ProxyOptions", found)
 
 
 def _refuse_unknown(values: Mapping[str, str]) -> None:
     for name in sorted(values):
-        if name in _NOT_YET:
-            raise ConfigurationError(f"{name}: version {__version__} has no {_NOT_YET[name]} yet")
-        if name.startswith("AI_PROXY_") and name not in _VARIABLES:
+        if name.startswith("AI_PROXY_") and name not in _VARIABLES and name != _SEVERAL:
             raise ConfigurationError(f"{name}: there is no such variable")
 
 
+def _settle_upstreams(found: dict[str, Any], options: ProxyOptions) -> None:
+    """Those in the code go before those in variables, one and several alike."""
+    if "upstream" in options or "upstreams" in options:
+        found.pop("upstream", None)
+        found.pop("upstreams", None)
+        if "upstreams" in options or isinstance(options["upstream"], Upstream):
+            found.pop("api_key", None)
+            found.pop("timeouts", None)
+    elif "upstreams" in found:
+        for name in ("AI_PROXY_UPSTREAM", "AI_PROXY_API_KEY", "AI_PROXY_TIMEOUTS"):
+            if _VARIABLES[name][0] in found:
+                raise ConfigurationError(f"{name}: say it in AI_PROXY_UPSTREAMS, for each of them")
+
+
 def _require(found: Mapping[str, Any]) -> None:
-    if "upstream" not in found:
+    if "upstream" not in found and "upstreams" not in found:
         raise ConfigurationError("AI_PROXY_UPSTREAM: set the upstream's base URL, or 'fake'")
     if not any(found.get(way) for way in ("identify", "api_keys", "anonymous")):
         raise ConfigurationError(
@@ -253,6 +262,8 @@ _TIMEOUT_NAMES = ", ".join(Timeouts.__slots__)
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AI_PROXY_UPSTREAM": ("upstream", _upstream),
     "AI_PROXY_API_KEY": ("api_key", _api_key),
+    "AI_PROXY_RETRY": ("retry", retry),
+    "AI_PROXY_FALLBACK": ("fallback", fallback),
     "AI_PROXY_API_KEYS": ("api_keys", _api_keys),
     "AI_PROXY_ANONYMOUS": ("anonymous", _flag("admit everybody")),
     "AI_PROXY_PREFIX": ("prefix", check_prefix),
@@ -264,6 +275,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AI_PROXY_LIMITS_STORAGE": ("limits_storage", _storage),
     "AI_PROXY_ON_STORE_FAILURE": ("on_store_failure", _choice("allow", "deny", "memory")),
     "AI_PROXY_MAX_CONCURRENT": ("max_concurrent", _concurrency),
+    "AI_PROXY_HEALTH_ENDPOINT": ("health_endpoint", _flag("let anybody ask if it is ready")),
     "AI_PROXY_VALIDATE": ("validate", _flag("judge requests")),
     "AI_PROXY_STRICT": ("strict", _flag("refuse what is not known")),
     "AI_PROXY_MODELS": ("models", _models),

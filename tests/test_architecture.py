@@ -21,6 +21,7 @@ FLOORS: list[set[str]] = [
     {"contrib"},
     {"asgi", "wsgi"},
     {"_env"},
+    {"_env_upstreams"},
     {"_proxy"},
     {"_pipeline"},
     {"_rules", "_ways"},
