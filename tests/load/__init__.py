@@ -1,0 +1,1 @@
+"""Many calls at once, against upstreams that fail and stores that go away."""
