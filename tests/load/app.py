@@ -109,7 +109,7 @@ def _proxies() -> dict[str, AIProxy]:
         "stall": _pair("stall", "stall", base, "/stall/v1", circuit=quick),
         "error": _pair("error", "error", base, "/error/v1", circuit=quick),
         "soak": _pair(
-            "rough",
+            "faulty",
             "well",
             base,
             "/soak/v1",

@@ -12,18 +12,25 @@ from typing import Any, NamedTuple
 
 HOST = "127.0.0.1"
 
+_LONGEST = 60.0
+"""Seconds after which even who stays takes it that something hangs."""
+
+_SHORTEST = 0.2
+"""Seconds until the last of the hasty ones hangs up: about what answers take on a busy machine."""
+
 
 class Ask(NamedTuple):
     """A call to make.
 
-    user: who calls, `:` and a number. leave: seconds after which the caller hangs up, or the number
-    of bytes of the answer's body after which he does; None for a caller who stays.
+    user: who calls, `:` and a number. patience: seconds after which the caller hangs up. enough: as
+    many bytes of a stream after which he does.
     """
 
     door: str
     user: str
     stream: bool
-    leave: float | None = None
+    patience: float | None = None
+    enough: int | None = None
 
     @property
     def caller(self) -> str:
@@ -31,7 +38,11 @@ class Ask(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came of it. body: its end mark has come. seconds: from the request to its last byte."""
+    """What came of it.
+
+    seconds: from the request to its last byte. left: whether the caller has hung up. broken:
+    whether the proxy has, before the end of the answer.
+    """
 
     ask: Ask
     seconds: float
@@ -39,6 +50,7 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
     body: bytes = b""
     left: bool = False
+    broken: bool = False
 
     @property
     def attempts(self) -> int:
@@ -75,13 +87,14 @@ class Line:
         began = time.perf_counter()
         self._writer.write(_request(ask))
         try:
-            async with asyncio.timeout(ask.leave if isinstance(ask.leave, float) else 60):
+            async with asyncio.timeout(ask.patience or _LONGEST):
                 status, headers = await self._head()
-                body, left = await self._body(headers, ask.leave)
-        except TimeoutError:
+                body, left = await self._body(headers, ask.enough)
+        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError) as error:
             self.hang_up()
-            assert isinstance(ask.leave, float), f"no answer: {ask}"
-            return Answer(ask, time.perf_counter() - began, left=True)
+            late = isinstance(error, TimeoutError)
+            assert not late or ask.patience, f"no answer: {ask}"
+            return Answer(ask, time.perf_counter() - began, left=late, broken=not late)
         if left or headers.get("connection") == "close":
             self.hang_up()
         return Answer(ask, time.perf_counter() - began, status, headers, body, left)
@@ -97,7 +110,7 @@ class Line:
         pairs = [line.partition(": ") for line in lines[1:] if line]
         return int(lines[0].split()[1]), {name.lower(): value for name, _, value in pairs}
 
-    async def _body(self, headers: dict[str, str], leave: float | None) -> tuple[bytes, bool]:
+    async def _body(self, headers: dict[str, str], enough: int | None) -> tuple[bytes, bool]:
         reader = self._reader
         assert reader is not None
         if "content-length" in headers:
@@ -111,7 +124,7 @@ class Line:
                 return b"".join(pieces), False
             pieces.append(piece)
             got += len(piece)
-            if isinstance(leave, int) and got >= leave:
+            if enough is not None and got >= enough:
                 return b"".join(pieces), True
 
 
@@ -151,13 +164,13 @@ def calls(door: str, who: str, count: int, *, first: int = 0) -> list[Ask]:
 
 def hasty(asks: Iterable[Ask], draw: random.Random, *, share: float) -> list[Ask]:
     """Some of them hang up: while they wait, or in the middle of a stream."""
-    return [ask._replace(leave=_leave(ask, draw)) if draw.random() < share else ask for ask in asks]
+    return [_hasty(ask, draw) if draw.random() < share else ask for ask in asks]
 
 
-def _leave(ask: Ask, draw: random.Random) -> float:
+def _hasty(ask: Ask, draw: random.Random) -> Ask:
     if ask.stream and draw.random() < 0.5:
-        return draw.randrange(1, 600)
-    return draw.random() * 0.02
+        return ask._replace(enough=draw.randrange(1, 600))
+    return ask._replace(patience=0.001 + draw.random() * _SHORTEST)
 
 
 def _request(ask: Ask) -> bytes:

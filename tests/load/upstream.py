@@ -29,7 +29,8 @@ _ERROR = b'{"error":{"message":"so sorry","type":"server_error","param":null,"co
 
 FAILURES = ("error", "reset", "half")
 """`error`: status 500, or a stream that begins with an error. `reset`: before the head. `half`:
-behind the head, or a stream that ends with nothing said."""
+behind the head, or a stream that ends with nothing said. And for hasty callers, whose answers may
+be in pieces, `cut`: in the middle."""
 
 
 class Ask(msgspec.Struct):
@@ -74,7 +75,7 @@ class House:
         self.draw = random.Random(seed)
         self.log = Log(0, [])
 
-    def fault(self, plan: str) -> str:
+    def fault(self, plan: str, user: str) -> str:
         if plan in ("well", "stall", "error"):
             return "" if plan == "well" else plan
         number = self.draw.random()
@@ -82,7 +83,7 @@ class House:
             return self.draw.choice(("stall", "silence"))
         if number < 0.35:
             return self.draw.choice(FAILURES)
-        return "cut" if plan == "rough" and number < 0.4 else ""
+        return "cut" if user.startswith("hasty") and number < 0.4 else ""
 
 
 class Connection(asyncio.Protocol):
@@ -119,7 +120,7 @@ class Connection(asyncio.Protocol):
             return
         _, name, plan, *_ = self._url.decode().split("/")
         ask = msgspec.json.decode(body, type=Ask)
-        fault = self._house.fault(plan)
+        fault = self._house.fault(plan, ask.user)
         entry = Entry(name, ask.user, ask.stream, fault, output_of(ask.user))
         self._house.log.entries.append(entry)
         self._answering = asyncio.get_running_loop().create_task(self._answer(entry))
