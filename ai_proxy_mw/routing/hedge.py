@@ -34,7 +34,11 @@ async def first_good(
     except BaseException:
         await _end(tasks, lost)
         raise
-    await _end([task for task in tasks if task is not winner], lost)
+    try:
+        await _end([task for task in tasks if task is not winner], lost)
+    except BaseException:
+        await _end([winner], lost)  # now nobody waits for that, either
+        raise
     return winner.result()
 
 
@@ -53,7 +57,12 @@ async def _end(tasks: list[asyncio.Future[S]], lost: Callable[[S], Awaitable[Non
     for task in tasks:
         task.cancel()
     if tasks:
-        await asyncio.wait(tasks)
+        # Who is cancelled once more leaves at once; what was asked is let go of all the same.
+        await asyncio.shield(asyncio.ensure_future(_clear(tasks, lost)))
+
+
+async def _clear(tasks: list[asyncio.Future[S]], lost: Callable[[S], Awaitable[None]]) -> None:
+    await asyncio.wait(tasks)
     for task in tasks:
         if not task.cancelled() and task.exception() is None:
             await lost(task.result())
