@@ -45,6 +45,7 @@ def _raw(url: str, request: bytes) -> tuple[int, dict[str, str], bytes]:
 
 def _error(body: bytes) -> dict[str, Any]:
     error = json.loads(body)
+    error.pop("type", None)  # an event of a stream tells its own
     assert set(error) == {"error"}
     assert set(error["error"]) == {"message", "type", "param", "code"}
     found: dict[str, Any] = error["error"]
