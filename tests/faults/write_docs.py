@@ -17,7 +17,7 @@ Three rules decide each row below.
 
 - **Nothing has left for the caller:** it gets a plain error with a status of its own, in OpenAI's
   shape. That of an answer in JSON is looked at until its first bytes are there; an event stream is
-  passed on from its head.
+  passed on from its head or, where another upstream could answer, from its first content.
 - **Bytes are out:** a second answer is never glued to the first. An event stream that stands
   between two events ends with `event: error` and the same error object as its data, and without
   `[DONE]`. Whatever else is under way is cut: the connection closes without the end mark, which
