@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ai_proxy_mw._errors import UpstreamBusy, UpstreamError
+from ai_proxy_mw._errors import ProxyError, UpstreamBusy, UpstreamError
 from ai_proxy_mw._http import Ending, Headers
 from ai_proxy_mw.accounting.readers import reader_for
 from ai_proxy_mw.routing.outcome import Outcome, of_answer, of_error
@@ -15,6 +15,7 @@ from ai_proxy_mw.routing.wrong import looks_wrong
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request, Response
+    from ai_proxy_mw.accounting.usage import Usage
     from ai_proxy_mw.routing.gate import Places
     from ai_proxy_mw.routing.lane import Lane
     from ai_proxy_mw.routing.letter import Letter
@@ -43,21 +44,22 @@ class Send(Protocol):
 class Hold:
     """What a send holds of its lane until its answer has ended, which it watches."""
 
-    __slots__ = ("_lane", "_places", "_token")
+    __slots__ = ("_is_judged", "_lane", "_places", "_token")
 
     def __init__(self, lane: Lane, places: Places | None, token: int) -> None:
         self._lane = lane
         self._places = places
         self._token = token
+        self._is_judged = False
         lane.in_flight += 1
 
     def judge(self, *, failed: bool) -> None:
-        breaker, token = self._lane.breaker, self._token
-        self._token = 0
+        self._is_judged = True
+        breaker = self._lane.breaker
         if failed:
-            breaker.failed(token)
+            breaker.failed(self._token)
         else:
-            breaker.succeeded(token)
+            breaker.succeeded(self._token)
 
     def chunk(self, data: bytes) -> None:
         pass
@@ -66,10 +68,11 @@ class Hold:
         self._lane.in_flight -= 1
         if self._places is not None:
             self._places.leave()
-        if self._token:
+        if not self._is_judged:
             self._lane.breaker.abandoned(self._token)
         elif how is Ending.CUT:
-            self._lane.breaker.failed(self._lane.breaker.begin())
+            # By its own token: an answer that began before the circuit opened is no probe.
+            self._lane.breaker.failed(self._token)
 
 
 class Sent(NamedTuple):
@@ -103,24 +106,19 @@ class Sent(NamedTuple):
         if self.response is None or self.hold is None:
             return
         try:
-            if self.good and not self.response.event_stream:
+            if self.good:
                 await self._count(request, self.response)
         finally:
-            await self.response.body.aclose()
-            self.hold.end(Ending.CANCELLED)
+            try:
+                await self.response.body.aclose()
+            finally:  # who leaves meanwhile cancels that, too
+                self.hold.end(Ending.CANCELLED)
 
     async def _count(self, request: Request, response: Response) -> None:
-        headers = Headers(response.headers)
-        kind, coding = headers.get("content-type"), headers.get("content-encoding")
-        reader = reader_for(request.endpoint, response.status, kind, coding)
-        try:
-            async with asyncio.timeout(_LATE_USAGE):
-                async for piece in response.body:
-                    reader.chunk(piece)
-        except (TimeoutError, UpstreamError):
-            return  # it has told nothing
-        usage = reader.usage()
-        if usage is not None and usage.measured:
+        usage = None if response.event_stream else await _late_usage(request, response)
+        if usage is None:
+            self.served.unanswered += 1
+        else:
             self.served.lost.append((self.told, usage))
 
 
@@ -159,7 +157,9 @@ async def ask(
             hold.judge(failed=True)
         hold.end(Ending.FAILED)
         return Sent(told, served, outcome, error)
-    except BaseException:
+    except BaseException as error:
+        if not isinstance(error, ProxyError):
+            served.unanswered += 1
         hold.end(Ending.CANCELLED)
         raise
     _judge(lane, hold, outcome, cools=cools)
@@ -177,6 +177,21 @@ async def _hold(request: Request, lane: Lane) -> Hold:
             places.leave()
         raise UpstreamBusy
     return Hold(lane, places, token)
+
+
+async def _late_usage(request: Request, response: Response) -> Usage | None:
+    """What an answer says it has used, if it says so soon."""
+    headers = Headers(response.headers)
+    kind, coding = headers.get("content-type"), headers.get("content-encoding")
+    reader = reader_for(request.endpoint, response.status, kind, coding)
+    try:
+        async with asyncio.timeout(_LATE_USAGE):
+            async for piece in response.body:
+                reader.chunk(piece)
+    except (TimeoutError, UpstreamError):
+        return None
+    usage = reader.usage()
+    return usage if usage is not None and usage.measured else None
 
 
 async def _outcome(request: Request, response: Response, *, looks_in: bool) -> Outcome | None:

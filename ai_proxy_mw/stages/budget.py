@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ai_proxy_mw._errors import ProxyError, UpstreamError
+from ai_proxy_mw._errors import InvalidRequest, ProxyError, UpstreamError
 from ai_proxy_mw.accounting.readers import reader_for
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Ending, Request, Response
     from ai_proxy_mw._types import Handler, RawHeaders
-    from ai_proxy_mw.accounting.costs import Bill, Costs
+    from ai_proxy_mw.accounting.costs import Answerer, Bill, Costs
     from ai_proxy_mw.accounting.readers import UsageReader
     from ai_proxy_mw.limiting.tally import Cost, Tally
 
@@ -74,17 +74,24 @@ class _Settle:
         self.chunk = reader.chunk
 
     def end(self, how: Ending) -> None:  # noqa: ARG002 - what was used is paid for
-        served, call = self._request.served, self._request.call
-        by = None if served is None or served.by is None else served.by.model_names
-        if call is not None and call.other_models:
-            by = None  # any of them
-        used = self._bill.used(self._reader.usage(), by)
+        used = self._bill.used(self._reader.usage(), _answerer(self._request))
         self._tally.settle(_with_the_rest(used, self._bill, self._request))
+
+
+def _answerer(request: Request) -> Answerer | None:
+    """The one model that has answered, if it can have been but one."""
+    served, call = request.served, request.call
+    if served is None or served.by is None:
+        return None
+    try:
+        others = [] if call is None else call.other_models
+    except InvalidRequest:
+        return None  # this upstream's decoder has found some or not
+    return None if others else served.by.model_names
 
 
 def _was_sent(error: BaseException, request: Request) -> bool:
     """Whether the upstream may have begun to work, so that what was asked is to be paid for."""
-    if isinstance(error, ProxyError):
-        # Where a call may be sent more than once, it is counted which of them were in vain.
-        return isinstance(error, UpstreamError) and error.sent and request.served is None
-    return True
+    if request.served is not None:
+        return False  # it is counted there how often that was in vain
+    return not isinstance(error, ProxyError) or (isinstance(error, UpstreamError) and error.sent)
