@@ -175,7 +175,7 @@ def _is_number(value: object) -> bool:
 def _keys(api_key: str | None, keys: Sequence[str]) -> tuple[str, ...]:
     if isinstance(keys, str):
         raise ConfigurationError("keys: write a list of keys, or api_key= for one")
-    if api_key is not None and keys:
+    if api_key is not None and keys and tuple(keys) != (api_key,):  # as dataclasses.replace has it
         raise ConfigurationError("give api_key= or keys=, not both")
     found = tuple(keys) if api_key is None else (api_key,)
     if not all(map(_is_key, found)):
@@ -218,6 +218,8 @@ def upstreams_of(
     timeouts: Timeouts | None,
 ) -> tuple[Upstream, ...]:
     """The upstreams that were given in one of the ways. Raises ConfigurationError."""
+    if isinstance(several, Upstream):
+        raise ConfigurationError("upstreams: write a list of Upstream(name=..., base_url=...)")
     found = tuple(several)
     if (one is None) == (not found):
         raise ConfigurationError("give upstream= for one, or upstreams=[...] for several")

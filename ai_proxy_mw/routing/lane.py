@@ -46,6 +46,14 @@ class Provider:
         """What it calls a model; None if it has no such model."""
         return self._known(model) if len(model) <= _LONGEST_NAME else None
 
+    def can_be_asked(self, model: str | None) -> bool:
+        """Whether a path leads to this model, be it one of those that it is said to have or not."""
+        if not self.by_model:
+            return True
+        if model is None or len(model) > _LONGEST_NAME:
+            return False
+        return self.own_name(model) is not None or can_stand_in_path(model)
+
     def path_to(self, model: str | None) -> str:
         """What stands before `/chat/completions` for this model."""
         path = self.upstream.path

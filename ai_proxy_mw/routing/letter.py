@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ai_proxy_mw._types import RawHeaders
     from ai_proxy_mw.schema.call import Call
 
+_STEPS = ("connect", "pool", "write", "first_byte")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
@@ -35,7 +37,9 @@ def with_model(
 
 
 def within(timeouts: Timeouts, seconds: float | None) -> Timeouts:
-    """The same patience, but no more than `seconds` until the answer begins."""
-    if seconds is None or seconds >= timeouts.first_byte:
+    """The same patience, but no more than `seconds` with any step until the answer begins."""
+    steps = {name: getattr(timeouts, name) for name in _STEPS}
+    if seconds is None or seconds >= max(steps.values()):
         return timeouts
-    return replace(timeouts, first_byte=max(seconds, 0.001))
+    most = max(seconds, 0.001)
+    return replace(timeouts, **{name: min(value, most) for name, value in steps.items()})

@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
+from math import log
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ai_proxy_mw._errors import ConfigurationError, InvalidRequest
@@ -77,13 +78,19 @@ class Router:
         """The groups of an owner's own choice."""
         model = _model_of(request)
         found: list[Group] = []
+        is_named = False
         for name in names:
             lanes = tuple(lane for lane in self.lanes if lane.provider.name == name)
             if not lanes:
                 raise ConfigurationError(f"route: there is no upstream {name!r}")
-            found.append(Group(lanes, model, instead=False))
+            # No name of a model may lead to another path than that of a model.
+            if lanes[0].provider.can_be_asked(model):
+                found.append(Group(lanes, model, instead=False))
+            is_named = True
+        if not is_named:
+            raise ConfigurationError("route: name an upstream at least, or give None")
         if not found:
-            raise ConfigurationError("route: name an upstream, or None for the usual choice")
+            raise _nowhere(model)
         return found
 
     def ordered(self, lanes: Iterable[Lane]) -> list[Lane]:
@@ -91,8 +98,9 @@ class Router:
         found = list(lanes)
         if len(found) > 1:
             draw = self._draw
-            # A weighted draw without putting back (Efraimidis and Spirakis, 2006).
-            found.sort(key=lambda lane: draw() ** (1.0 / lane.weight), reverse=True)
+            # A weighted draw without putting back (Efraimidis and Spirakis, 2006), by logarithms:
+            # the powers of small weights are all 0.
+            found.sort(key=lambda lane: log(1.0 - draw()) / lane.weight, reverse=True)
             found.sort(key=_load)
         return found
 

@@ -85,7 +85,7 @@ class Trip:
         self._number = 0  # of sends in this group
         self._tried: set[Lane] = set()
         self._body: bytes | RequestBody = b""
-        self._key: RawHeaders = []
+        self._keys: dict[str | None, RawHeaders] = {}
 
     async def answer(self) -> Response:
         """The answer of whoever has given one. Raises UpstreamError."""
@@ -107,7 +107,11 @@ class Trip:
             step = self._house.policy.decide(self._attempt(way), sent.outcome)
             if isinstance(step, GiveUp):
                 return sent.given(consumed=step.reason == "consumed")
-            following = await self._pause(step) if isinstance(step, Again) else step.lane
+            try:
+                following = await self._pause(step) if isinstance(step, Again) else step.lane
+            except BaseException:
+                await sent.discard(self._request)
+                raise
             if following is None:
                 return sent.given()
             await sent.discard(self._request)
@@ -232,15 +236,18 @@ class Trip:
             body=body,
             path=lane.provider.path_to(model),
             timeouts=within(upstream.timeouts, left),
-            headers=self._idempotency_key() if upstream.idempotency_key else [],
+            headers=self._idempotency_key(model) if upstream.idempotency_key else [],
             rewritten=body is not self._body,
         )
 
-    def _idempotency_key(self) -> RawHeaders:
-        """One for all sends of the call, where the caller has given none."""
-        if not self._key and not _has_key(self._request):
-            self._key = [(b"idempotency-key", uuid4().hex.encode())]
-        return self._key
+    def _idempotency_key(self, model: str | None) -> RawHeaders:
+        """One for all sends of the same body, where the caller has given none.
+
+        With another body, providers take a key for a mistake, or give the first one's answer.
+        """
+        if _has_key(self._request):
+            return []
+        return self._keys.setdefault(model, [(b"idempotency-key", uuid4().hex.encode())])
 
 
 def _has_key(request: Request) -> bool:

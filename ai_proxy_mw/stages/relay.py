@@ -50,7 +50,9 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
         headers += letter.headers
         rewritten = rewritten or letter.rewritten
     if callable(upstream.auth):
-        headers += await lane.credentials()
+        own = await lane.credentials()
+        said = {name for name, _ in own}
+        headers = [line for line in headers if line[0] not in said] + own
     if rewritten:
         headers = [line for line in headers if line[0] != b"content-encoding"]
     response = await lane.provider.transport.send(
@@ -96,7 +98,9 @@ def _target(path: str, own: Mapping[str, str], request: Request) -> bytes:
 def _merged(own: Mapping[str, str], query: bytes) -> bytes:
     """The owner's query and the caller's; what the owner says is not the caller's to say."""
     said = [f"{name}={value}".encode("ascii") for name, value in own.items()]
-    asked = [item for item in query.split(b"&") if _name_of(item) not in own]
+    # Some servers know no case in these names.
+    names = {name.lower() for name in own}
+    asked = [item for item in query.split(b"&") if _name_of(item).lower() not in names]
     return b"&".join([*said, *filter(None, asked)])
 
 
