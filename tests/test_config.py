@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -214,3 +215,63 @@ def test_an_httpx_client_is_taken(fake: FakeUpstream) -> None:
     client = httpx.AsyncClient()
     proxy = AIProxy(upstream=Upstream(base_url=BASE, client=client), anonymous=True)
     assert type(proxy._ways.lanes[0].provider.transport).__name__ == "HttpxTransport"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"keys": "one"}, "write a list of keys"),
+        ({"api_key": "a", "keys": ["b"]}, "not both"),
+        ({"keys": ["a", "a"]}, "twice"),
+        ({"keys": ["a", "b c"]}, "visible ASCII"),
+        ({"name": "a b"}, "write a word"),
+        ({"name": 5}, "write a word"),
+        ({"weight": 0}, "above 0"),
+        ({"weight": True}, "above 0"),
+        ({"weight": float("nan")}, "above 0"),
+        ({"weight": float("inf")}, "above 0"),
+        ({"priority": 1.5}, "whole number"),
+        ({"priority": True}, "whole number"),
+        ({"idempotency_key": 1}, "True or False"),
+        ({"query": {"a": "b&c"}}, "query"),
+        ({"query": {"a": 5}}, "query"),
+        ({"query": {"": "x"}}, "query"),
+        ({"models": "gpt-4"}, "list of names"),
+        ({"models": [""]}, "write names"),
+        ({"models": {"fast": ""}}, "write names"),
+        ({"models": [5]}, "write names"),
+        ({"endpoints": "POST /embeddings"}, "write a set"),
+        ({"endpoints": []}, "write a set"),
+        ({"endpoints": ["embeddings"]}, "write a set"),
+        ({"endpoints": [5]}, "write a set"),
+        ({"max_concurrent": 0}, "above 0"),
+    ],
+)
+def test_wrong_terms_of_an_upstream_are_refused(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        Upstream(**{"base_url": BASE, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({}, "give upstream="),
+        ({"upstream": BASE, "upstreams": [Upstream(base_url=BASE)]}, "give upstream="),
+        ({"upstreams": [BASE]}, "write a list"),
+        ({"upstreams": BASE}, "write a list"),
+        ({"upstreams": Upstream(base_url=BASE)}, "write a list"),
+        ({"upstreams": [Upstream(base_url=BASE)] * 2}, "name= of its own"),
+        ({"upstreams": [Upstream(base_url=BASE)], "api_key": "k"}, "give it api_key="),
+    ],
+)
+def test_wrong_upstreams_are_refused(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        AIProxy(anonymous=True, **arguments)
+
+
+def test_an_upstream_can_be_made_of_another() -> None:
+    for keys in ({"api_key": "a"}, {"keys": ["a", "b"]}):
+        first = Upstream(base_url=BASE, models={"fast": "x"}, endpoints=["POST /x"], **keys)  # type: ignore[arg-type]
+        second = dataclasses.replace(first, name="second")
+        assert (second.keys, second.names) == (first.keys, first.names)
+        assert second.endpoints == {"POST /x"}
