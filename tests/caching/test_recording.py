@@ -154,3 +154,8 @@ def test_a_large_answer_is_judged_in_a_thread(monkeypatch: pytest.MonkeyPatch) -
     assert entry is not None
     assert entry.body == large
     assert len(threads) == 1
+
+
+def test_what_another_model_has_answered_is_not_kept() -> None:
+    assert record(ANSWER, headers=[*JSON, (b"x-ai-proxy-upstream", b"a")]) is not None
+    assert record(ANSWER, headers=[*JSON, (b"x-ai-proxy-model", b"other")]) is None

@@ -192,3 +192,19 @@ def test_a_strategy_that_the_storage_cannot_do_is_no_failure_of_the_storage() ->
 def test_each_client_is_told_how_long_it_may_take() -> None:
     assert set(_options("memcached")) == {"connect_timeout", "read_timeout"}
     assert _options("mongodb") == {}
+
+
+def test_counts_are_shared_where_other_processes_see_them(tmp_path: Path) -> None:
+    assert Limiter(["1/minute"], name="a").shared_counts is None
+    assert Limiter(["1/minute"], name="a", storage=LocalStorage()).shared_counts is None
+    limiter = Limiter(["1/minute"], name="a", storage=f"disk://{tmp_path}")
+
+    async def main() -> object:
+        counts = limiter.shared_counts
+        assert counts is not None
+        try:
+            return counts() is limiter.books.here().store
+        finally:
+            await limiter.aclose()
+
+    assert asyncio.run(main())
