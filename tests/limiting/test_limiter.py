@@ -196,7 +196,7 @@ def test_each_client_is_told_how_long_it_may_take() -> None:
 
 def test_counts_are_shared_where_other_processes_see_them(tmp_path: Path) -> None:
     assert Limiter(["1/minute"], name="a").shared_counts is None
-    assert Limiter(["1/minute"], name="a", storage=LocalStorage()).shared_counts is None
+    assert Limiter(["1/minute"], name="a", storage="memory://").shared_counts is None
     limiter = Limiter(["1/minute"], name="a", storage=f"disk://{tmp_path}")
 
     async def main() -> object:
