@@ -271,7 +271,7 @@ def test_wrong_upstreams_are_refused(arguments: dict[str, Any], says: str) -> No
 
 def test_an_upstream_can_be_made_of_another() -> None:
     for keys in ({"api_key": "a"}, {"keys": ["a", "b"]}):
-        first = Upstream(base_url=BASE, models={"fast": "x"}, endpoints=["POST /x"], **keys)  # type: ignore[arg-type]
+        first = Upstream(base_url=BASE, models={"fast": "x"}, endpoints=["POST /x"], **keys)
         second = dataclasses.replace(first, name="second")
         assert (second.keys, second.names) == (first.keys, first.names)
         assert second.endpoints == {"POST /x"}

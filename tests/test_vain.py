@@ -144,7 +144,7 @@ async def test_where_nothing_is_sent_twice_an_error_tells_itself_whether_it_was_
 
 def test_one_amount_of_each_kind() -> None:
     bill = costs().bill(request("m"))
-    found = {of: bill.expected(Limit("9/day", of=of)) for of in ("input_tokens", "output_tokens")}  # type: ignore[arg-type]
+    found = {of: bill.expected(Limit("9/day", of=of)) for of in ("input_tokens", "output_tokens")}
     assert found == {"input_tokens": 100, "output_tokens": 50}
     assert bill.used(None)(TOKENS) == 100
     assert bill.used(Usage(1, 2, measured=False))(TOKENS) == 102

@@ -417,12 +417,13 @@ async def test_each_call_pays_into_the_budget_and_looks_at_what_others_tell() ->
 @case
 async def test_a_body_is_untouched_until_something_of_it_is_handed_on() -> None:
     body = request(endpoint="POST /files", upload=[b"a", b"b"]).body
-    assert body.untouched
+    seen = [body.untouched]
     assert await body.whole() is None
-    assert body.untouched
+    seen.append(body.untouched)
     assert await anext(body) == b"a"
-    assert not body.untouched
-    body = request(endpoint="POST /files", upload=[b"a", b"b"]).body
-    await body.whole()
-    await body.aclose()
-    assert not body.untouched
+    seen.append(body.untouched)
+    assert seen == [True, True, False]
+    closed = request(endpoint="POST /files", upload=[b"a", b"b"]).body
+    await closed.whole()
+    await closed.aclose()
+    assert not closed.untouched
