@@ -402,3 +402,131 @@ def test_the_official_client_reads_what_a_second_upstream_answers(door: str) -> 
         )
         words = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
         assert "".join(words) == "You said: hello there"
+
+
+def test_who_leaves_in_a_pause_leaves_no_place_taken(door: str) -> None:
+    first = {**FIRST, "max_concurrent": 1}
+    with house(door, first, retry=Retry(attempts=2, backoff=0.0)) as home:
+        home.fakes["a"].fail(503, headers={"retry-after-ms": "1500"})
+        with pytest.raises(httpx.ReadTimeout):
+            home.client.post("/chat/completions", json=SAY, timeout=0.3)
+        assert home.post().status_code == 200
+        lane = home.proxy._ways.lanes[0]
+        deadline = time.monotonic() + 5
+        while lane.in_flight and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert lane.in_flight == 0
+
+
+def test_who_waits_for_another_try_keeps_nobody_from_his_first(door: str) -> None:
+    first = {**FIRST, "max_concurrent": 1}
+    retry = Retry(attempts=2, backoff=0.0)
+    with house(door, first, retry=retry) as home, ThreadPoolExecutor(1) as pool:
+        home.fakes["a"].fail(503, headers={"retry-after-ms": "1500"})
+        waiting = pool.submit(home.post)
+        home.fakes["a"].wait_for_request()
+        time.sleep(0.1)
+        began = time.monotonic()
+        assert home.post().headers["x-ai-proxy-attempts"] == "1"
+        assert time.monotonic() - began < 1
+        assert waiting.result().headers["x-ai-proxy-attempts"] == "2"
+
+
+@pytest.mark.parametrize("model", ["../../admin?x=", "a b", "x\r\nX-Evil: 1", "é", "x" * 300])
+def test_no_choice_of_the_owner_lets_a_model_name_another_path(door: str, model: str) -> None:
+    azure = {"name": "azure", "below": "/deployments/{model}"}
+    with house(door, azure, SECOND, route=lambda request: request.headers.get("x-to")) as home:
+        answer = home.post({**SAY, "model": model}, **{"x-to": "azure"})
+        assert answer.json()["error"]["code"] == "model_not_found"
+        assert home.client.get("/models", headers={"x-to": "azure"}).status_code == 400
+        assert home.asked() == {"azure": 0, "b": 0}
+        assert home.post(SAY, **{"x-to": "azure"}).headers["x-ai-proxy-upstream"] == "azure"
+
+
+def test_a_call_that_is_too_large_for_all_keys_does_not_close_all_of_them(door: str) -> None:
+    with house(door, {"name": "a", "keys": ["key-1", "key-2"]}) as home:
+        home.fakes["a"].fail(429, times=2, headers={"retry-after": "60"})
+        assert home.post().status_code == 429
+        assert home.asked() == {"a": 2}
+        assert home.post().status_code == 200
+
+
+def test_the_only_one_that_has_a_model_does_not_rest(door: str) -> None:
+    with house(door, {**FIRST, "models": ["x"]}, {**SECOND, "models": ["y"]}) as home:
+        home.fakes["a"].fail(429, headers={"retry-after": "60"})
+        assert home.post({**SAY, "model": "x"}).status_code == 429
+        assert home.post({**SAY, "model": "x"}).status_code == 200
+
+
+def test_a_short_deadline_says_nothing_about_the_upstream(door: str) -> None:
+    def deadline(request: Request) -> float:
+        return float(request.headers.get("x-within") or 5)
+
+    circuit = Circuit(calls=2, open_for=60)
+    with house(door, FIRST, deadline=deadline, circuit=circuit) as home:
+        home.fakes["a"].stall(times=3)
+        for _ in range(3):
+            assert home.post(SAY, **{"x-within": "0.02"}).status_code == 504
+        assert home.post().status_code == 200
+
+
+def test_a_process_that_stops_does_not_blame_the_upstream(door: str) -> None:
+    patient = {**FIRST, "timeouts": Timeouts(first_byte=9, idle=9)}
+    circuit = Circuit(calls=1, ratio=0.1)
+    with house(door, patient, circuit=circuit, drain=0.1) as home, ThreadPoolExecutor(1) as pool:
+        home.fakes["a"].stall(at="chunk:3")
+        stream = pool.submit(home.post, STREAM)
+        home.fakes["a"].wait_for_request()
+        time.sleep(0.3)
+        home.proxy.begin_shutdown()
+        assert "event: error" in stream.result().text
+        assert home.proxy._ways.lanes[0].breaker.state == "closed"
+
+
+def test_an_answer_that_takes_too_long_in_all_does_not_blame_the_upstream(door: str) -> None:
+    brief = {**FIRST, "timeouts": Timeouts(total=0.5)}
+    with house(door, brief, circuit=Circuit(calls=1, ratio=0.1)) as home:
+        home.fakes["a"].stall(at="chunk:3")
+        assert "upstream_timeout" in home.post(STREAM).text
+        assert home.proxy._ways.lanes[0].breaker.state == "closed"
+
+
+def test_a_hedged_call_is_charged_for_the_one_that_nobody_needed(door: str) -> None:
+    patient = {**FIRST, "timeouts": Timeouts(first_byte=9)}
+    options: dict[str, Any] = {"limits": ["100000 tokens/day"], "limits_endpoint": True}
+    with house(door, patient, SECOND, hedge_after=0.1, **options) as home:
+        plain = used(home, home.post)
+        home.fakes["a"].stall()
+        assert used(home, home.post)["tokens"] > plain["tokens"]
+
+
+def test_what_was_never_sent_is_not_charged(door: str) -> None:
+    def route(request: Request) -> str:
+        return {"on": "a"}[request.headers.get("x-to") or ""]
+
+    options: dict[str, Any] = {"limits": ["100000 tokens/day"], "limits_endpoint": True}
+    with house(door, FIRST, route=route, **options) as home:
+        assert home.post().status_code == 500
+        assert home.client.get("/_limits").json()["data"][0]["remaining"] == 100000
+
+
+def test_who_leaves_is_charged_for_what_was_sent(door: str) -> None:
+    patient = {**FIRST, "max_concurrent": 1, "timeouts": Timeouts(first_byte=9)}
+    options: dict[str, Any] = {"limits": ["100000 tokens/day"], "limits_endpoint": True}
+    with house(door, patient, **options) as home:
+        home.fakes["a"].stall()
+        with pytest.raises(httpx.ReadTimeout):
+            home.client.post("/chat/completions", json=SAY, timeout=0.3)
+        home.fakes["a"].wait_for_disconnect()
+        deadline = time.monotonic() + 5
+        while (now := home.client.get("/_limits").json()["data"][0])["reserved"]:
+            assert time.monotonic() < deadline
+        assert 99980 < now["remaining"] < 100000
+
+
+@pytest.mark.parametrize("odd", ["API-Version=old", "x=1;api-version=old", "api%2Dversion=old"])
+def test_the_owners_query_is_not_the_callers_to_say(door: str, odd: str) -> None:
+    with house(door, {**FIRST, "query": {"api-version": "1"}}) as home:
+        home.client.post(f"/chat/completions?{odd}&y=2", json=SAY)
+        assert "old" not in home.fakes["a"].requests[0].query
+        assert home.fakes["a"].requests[0].query.endswith("y=2")

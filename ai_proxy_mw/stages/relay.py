@@ -98,9 +98,9 @@ def _target(path: str, own: Mapping[str, str], request: Request) -> bytes:
 def _merged(own: Mapping[str, str], query: bytes) -> bytes:
     """The owner's query and the caller's; what the owner says is not the caller's to say."""
     said = [f"{name}={value}".encode("ascii") for name, value in own.items()]
-    # Some servers know no case in these names.
+    # Some servers take names in any case, and some end an item with `;`, too.
     names = {name.lower() for name in own}
-    asked = [item for item in query.split(b"&") if _name_of(item).lower() not in names]
+    asked = [item for item in re.split(b"[&;]", query) if _name_of(item).lower() not in names]
     return b"&".join([*said, *filter(None, asked)])
 
 
