@@ -89,7 +89,7 @@ class Outward:
         replaced = {name for name, _ in named}
         self._own = [line for line in self._own if line[0] not in replaced] + named
         # What the owner sets for the upstream is not the caller's to say.
-        self._allowed -= replaced
+        self._allowed -= {name for name, _ in self._own}
         self._says_agent = b"user-agent" not in replaced
         self._says_encoding = b"accept-encoding" not in replaced
 

@@ -530,3 +530,11 @@ def test_the_owners_query_is_not_the_callers_to_say(door: str, odd: str) -> None
         home.client.post(f"/chat/completions?{odd}&y=2", json=SAY)
         assert "old" not in home.fakes["a"].requests[0].query
         assert home.fakes["a"].requests[0].query.endswith("y=2")
+
+
+@pytest.mark.parametrize("auth", ["api-key", lambda key: {"Api-Key": key}], ids=["name", "function"])
+def test_no_forwarded_header_stands_beside_our_credential(door: str, auth: Any) -> None:
+    with house(door, {**FIRST, "auth": auth}, forward_headers=["api-key"]) as home:
+        home.post(SAY, **{"Api-Key": "of-the-caller"})
+        lines = home.fakes["a"].requests[0].headers
+        assert [value for name, value in lines if name.lower() == b"api-key"] == [b"key-a"]

@@ -51,8 +51,8 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
         rewritten = rewritten or letter.rewritten
     if callable(upstream.auth):
         own = await lane.credentials()
-        said = {name for name, _ in own}
-        headers = [line for line in headers if line[0] not in said] + own
+        given = {name for name, _ in own}
+        headers = [line for line in headers if line[0] not in given] + own
     if rewritten:
         headers = [line for line in headers if line[0] != b"content-encoding"]
     response = await lane.provider.transport.send(
