@@ -67,14 +67,14 @@ async def deliver(  # noqa: C901 - one frame: each further one is woken for ever
             await write(b"", True)
         how = Ending.CANCELLED if call.gone else Ending.COMPLETE
     except UpstreamError as error:
-        how = Ending.CUT
+        how = Ending.STOPPED if error.ours else Ending.CUT
         logger.warning("an answer was cut: %s", error.code)
         await _tell(error, call, write)
     except asyncio.CancelledError:
         how = Ending.CANCELLED
         if not call.was_stopped():
             raise
-        how = Ending.CUT
+        how = Ending.STOPPED
         await _tell(Unavailable(), call, write)
     except ClientGone:
         how = Ending.CANCELLED

@@ -292,6 +292,8 @@ class UpstreamError(ProxyError):
     type = "upstream_error"
     code = "upstream_error"
     sent: bool = True
+    ours: bool = False
+    """Whether a bound of ours has ended it, which a caller can bring about by being slow."""
     told: tuple[tuple[bytes, bytes], ...] = ()
     """Header lines that tell who was asked, and how often."""
 
@@ -359,4 +361,5 @@ class UpstreamTimeout(UpstreamError):
     def __init__(self, waited_for: str) -> None:
         super().__init__("The upstream service did not answer in time.")
         self.waited_for = waited_for
+        self.ours = waited_for == "total"
         self.sent = waited_for not in ("connect", "pool", "write")

@@ -58,7 +58,8 @@ class Ending(enum.Enum):
     """How a response body ended."""
 
     COMPLETE = "complete"
-    CUT = "cut"  # the upstream broke off or went silent, or our process stopped
+    CUT = "cut"  # the upstream broke off or went silent
+    STOPPED = "stopped"  # by us: it took longer than any may, or our process stops
     CANCELLED = "cancelled"  # the caller left, whether or not the rest was read without him
     FAILED = "failed"  # a fault of ours
 

@@ -200,7 +200,8 @@ def _account(upstream: Upstream) -> str:
     named = {name.lower(): value for name, value in upstream.headers.items()}
     told = [f"{name}: {named[name]}" for name in _OF_THE_ACCOUNT if name in named]
     query = [f"{name}={value}" for name, value in upstream.query.items()]
-    return "\n".join([upstream.base_url, *(upstream.keys or ("",)), *query, *told])
+    models = [f"{name}={own}" for name, own in (upstream.names or {}).items() if own is not None]
+    return "\n".join([upstream.base_url, *(upstream.keys or ("",)), *query, *told, *models])
 
 
 def _transport(upstream: Upstream) -> Transport:

@@ -225,7 +225,7 @@ def test_a_model_goes_to_the_upstream_that_has_it(door: str) -> None:
             assert answer.headers["x-ai-proxy-upstream"] == name
             assert json.loads(home.fakes[name].requests[-1].body)["model"] == real
         answer = home.post({**SAY, "model": "llama"})
-        assert answer.status_code == 400
+        assert answer.status_code == 404
         assert answer.json()["error"]["code"] == "model_not_found"
 
 

@@ -328,5 +328,5 @@ class Listener(Body):
 
 def _how(error: BaseException) -> Ending:
     if isinstance(error, UpstreamError):
-        return Ending.CUT
+        return Ending.STOPPED if error.ours else Ending.CUT
     return Ending.CANCELLED if isinstance(error, asyncio.CancelledError) else Ending.FAILED

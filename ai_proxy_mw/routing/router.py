@@ -9,7 +9,7 @@ from itertools import groupby
 from math import log
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from ai_proxy_mw._errors import ConfigurationError, InvalidRequest
+from ai_proxy_mw._errors import ConfigurationError, InvalidRequest, NotFound
 from ai_proxy_mw._models import matches
 from ai_proxy_mw.schema.call import runs_a_model
 
@@ -26,6 +26,10 @@ _MODEL = "GET /models/{id...}"
 
 _KEPT_THERE = ("previous_response_id", "conversation", "prompt")
 """Members that name what one upstream keeps, and no other knows."""
+
+
+_NAMES_FILES = ("POST /batches",)
+"""Endpoints whose calls name what one upstream keeps."""
 
 
 class Group(NamedTuple):
@@ -69,7 +73,7 @@ class Router:
         groups = self._found(endpoint, model if model is None else model[:257])
         if not groups:
             raise _nowhere(model)
-        if not runs_a_model(endpoint) or _is_bound(request):
+        if not runs_a_model(endpoint) or endpoint in _NAMES_FILES or _is_bound(request):
             # What one upstream keeps, no other knows: always the same one, and no other.
             return [Group(groups[0].lanes[:1], groups[0].model, instead=False)]
         return groups
@@ -134,12 +138,14 @@ class Router:
 def _by_priority(
     lanes: list[Lane], model: str | None, *, instead: bool = False
 ) -> tuple[Group, ...]:
-    lanes = sorted(lanes, key=_priority)
-    return tuple(Group(tuple(each), model, instead) for _, each in groupby(lanes, _priority))
+    lanes = sorted(lanes, key=_rank)
+    return tuple(Group(tuple(each), model, instead) for _, each in groupby(lanes, _rank))
 
 
-def _priority(lane: Lane) -> int:
-    return lane.provider.upstream.priority
+def _rank(lane: Lane) -> tuple[bool, int]:
+    """Who names its models goes before who takes all."""
+    upstream = lane.provider.upstream
+    return upstream.names is None, upstream.priority
 
 
 def _load(lane: Lane) -> float:
@@ -165,9 +171,10 @@ def _nowhere(model: str | None) -> Exception:
         return InvalidRequest(
             "Say which model you ask.", param="model", code="missing_required_parameter"
         )
-    return InvalidRequest(
-        f"There is no model {model[:256]!r} here.", param="model", code="model_not_found"
-    )
+    # Not which: behind an alias it has a name that is not the caller's to know.
+    error = NotFound("There is no such model here.")
+    error.param, error.code = "model", "model_not_found"
+    return error
 
 
 def _fallback(given: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ai_proxy_mw._errors import ProxyError, UpstreamBusy, UpstreamError
+from ai_proxy_mw._errors import ProxyError, UpstreamBusy, UpstreamError, UpstreamTimeout
 from ai_proxy_mw._http import Ending, Headers
 from ai_proxy_mw.accounting.readers import reader_for
 from ai_proxy_mw.routing.outcome import Outcome, of_answer, of_error
@@ -14,6 +14,8 @@ from ai_proxy_mw.routing.peek import peek
 from ai_proxy_mw.routing.wrong import looks_wrong
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ai_proxy_mw._http import Request, Response
     from ai_proxy_mw.accounting.usage import Usage
     from ai_proxy_mw.routing.gate import Places
@@ -30,8 +32,9 @@ COOL = 5.0
 _LATE_USAGE = 0.25
 """Seconds that an answer nobody needs has to tell what it has used."""
 
-# Of ours with the upstream (401 to 403), or of the upstream: 529 is Anthropic's "overloaded".
-_TROUBLE = frozenset({401, 402, 403, 500, 502, 503, 504, 529})
+# Of our key, or of the upstream: 529 is Anthropic's "overloaded". 402 and 403 say as often that
+# this call costs too much, or asks for what it may not, which any caller could do at will.
+_TROUBLE = frozenset({401, 500, 502, 503, 504, 529})
 _TOO_MANY = 429
 
 
@@ -131,7 +134,7 @@ async def ask(
     told: Told,
     served: Served,
     looks_in: bool,
-    cools: bool,
+    cools: Callable[[], bool],
 ) -> Sent:
     """Send a call by a lane, and tell the lane's circuit how that went.
 
@@ -153,7 +156,7 @@ async def ask(
         outcome = of_error(error)
         if outcome.may_have_worked:
             served.unanswered += 1
-        if outcome.what != "busy":
+        if outcome.what != "busy" and not error.ours and not _was_hurried(error, lane, letter):
             hold.judge(failed=True)
         hold.end(Ending.FAILED)
         return Sent(told, served, outcome, error)
@@ -210,8 +213,15 @@ async def _outcome(request: Request, response: Response, *, looks_in: bool) -> O
     return Outcome(found.status) if found.status else Outcome("bad_response")
 
 
-def _judge(lane: Lane, hold: Hold, outcome: Outcome | None, *, cools: bool) -> None:
+def _was_hurried(error: UpstreamError, lane: Lane, letter: Letter) -> bool:
+    """Whether an upstream was given less time than it is allowed, and so was not at fault."""
+    hurried = letter.timeouts.first_byte < lane.provider.upstream.timeouts.first_byte
+    return hurried and isinstance(error, UpstreamTimeout) and error.waited_for == "first_byte"
+
+
+def _judge(lane: Lane, hold: Hold, outcome: Outcome | None, *, cools: Callable[[], bool]) -> None:
     what = None if outcome is None else outcome.what
-    hold.judge(failed=what in _TROUBLE or what == "bad_response")
-    if outcome is not None and what == _TOO_MANY and cools:
+    if outcome is None or what != _TOO_MANY:
+        hold.judge(failed=what in _TROUBLE or what == "bad_response")
+    elif cools():
         lane.breaker.cool(COOL if outcome.retry_after is None else outcome.retry_after)

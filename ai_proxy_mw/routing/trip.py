@@ -20,6 +20,7 @@ from ai_proxy_mw.routing.letter import Letter, with_model, within
 from ai_proxy_mw.routing.patience import client_patience
 from ai_proxy_mw.routing.sending import Sent, ask
 from ai_proxy_mw.routing.served import Served, Told
+from ai_proxy_mw.schema.call import JSON_ENDPOINTS
 from ai_proxy_mw.upstream.base import IDEMPOTENT
 
 if TYPE_CHECKING:
@@ -107,15 +108,9 @@ class Trip:
             step = self._house.policy.decide(self._attempt(way), sent.outcome)
             if isinstance(step, GiveUp):
                 return sent.given(consumed=step.reason == "consumed")
-            try:
-                following = await self._pause(step) if isinstance(step, Again) else step.lane
-            except BaseException:
-                await sent.discard(self._request)
-                raise
-            if following is None:
-                return sent.given()
+            # Before the pause: who waits keeps nobody from a place or a connection.
             await sent.discard(self._request)
-            way = following
+            way = await self._pause(step) if isinstance(step, Again) else step.lane
 
     def _attempt(self, way: Way) -> Attempt[Way]:
         patience = client_patience(self._request.raw_headers)
@@ -160,10 +155,13 @@ class Trip:
 
     def _first(self) -> Way:
         ways = self._open(0) or self._later()
-        if ways:
-            return ways[0]
+        if not ways:
+            raise self._nobody()
+        return ways[0]
+
+    def _nobody(self) -> UpstreamsDown:
         waits = [lane.breaker.wait for group in self._groups for lane in group.lanes]
-        raise UpstreamsDown(min(waits))
+        return UpstreamsDown(min(waits))
 
     def _open(self, number: int) -> list[Way]:
         """The ways of a group that may be taken now, the best one first."""
@@ -180,9 +178,12 @@ class Trip:
                 return ways
         return []
 
-    async def _pause(self, step: Again) -> Way | None:
+    async def _pause(self, step: Again) -> Way:
         await self._house.sleep(step.after)
-        return next(iter(self._open(self._at) or self._later()), None)
+        ways = self._open(self._at) or self._later()
+        if not ways:
+            raise self._nobody()  # others have found out meanwhile
+        return ways[0]
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -191,7 +192,8 @@ class Trip:
             self._at, self._number = way.group, 0
             self._tried.clear()
         after = self._house.hedge_after
-        if after is not None and isinstance(self._body, bytes):
+        # Only what leaves nothing behind: two batches, or two conversations, are one too many.
+        if after is not None and self._request.endpoint in JSON_ENDPOINTS:
             others = [each for each in self._untried() if each != way] or self._later()
             if others:
                 return await first_good(
@@ -219,8 +221,17 @@ class Trip:
             told=Told(lane.provider.name, group.model, own, instead=group.instead),
             served=self._served,
             looks_in=self._can_go_on(),
-            cools=len(self._house.router.lanes) > 1,
+            cools=partial(self._has_others, lane),
         )
+
+    def _has_others(self, lane: Lane) -> bool:
+        """Whether such a call could go elsewhere while the lane rests.
+
+        The last one does not rest: a call that is too large for any limit is told 429 by all of
+        them, and must not close all of them for everybody.
+        """
+        others = (other for group in self._groups for other in group.lanes if other is not lane)
+        return any(other.breaker.available for other in others)
 
     def _can_go_on(self) -> bool:
         """Whether anything could follow if this send failed."""

@@ -284,7 +284,7 @@ async def test_a_stream_gets_its_time_and_then_an_error_event() -> None:
     assert desk.sent[:2] == [b"HEAD", EVENT]
     assert desk.sent[2].startswith(ERROR)
     assert desk.lasts == 1
-    assert desk.ending is Ending.CUT
+    assert desk.ending is Ending.STOPPED
     assert desk.body.closed
 
 
@@ -340,7 +340,7 @@ async def test_an_error_event_that_is_not_read_holds_nothing_up() -> None:
     await desk.passes(1)
     await desk.passes(1)
     assert await task == "ABORTED"
-    assert desk.ending is Ending.CUT
+    assert desk.ending is Ending.STOPPED
 
 
 @run
@@ -352,7 +352,7 @@ async def test_what_is_no_event_stream_breaks_off() -> None:
     desk.stop.begin()
     await desk.passes(10.1)
     assert await task == "Truncated"
-    assert desk.ending is Ending.CUT
+    assert desk.ending is Ending.STOPPED
 
 
 @run
