@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -438,7 +439,7 @@ def test_no_choice_of_the_owner_lets_a_model_name_another_path(door: str, model:
     with house(door, azure, SECOND, route=lambda request: request.headers.get("x-to")) as home:
         answer = home.post({**SAY, "model": model}, **{"x-to": "azure"})
         assert answer.json()["error"]["code"] == "model_not_found"
-        assert home.client.get("/models", headers={"x-to": "azure"}).status_code == 400
+        assert home.client.get("/models/a%2Fb", headers={"x-to": "azure"}).status_code >= 400
         assert home.asked() == {"azure": 0, "b": 0}
         assert home.post(SAY, **{"x-to": "azure"}).headers["x-ai-proxy-upstream"] == "azure"
 
@@ -532,7 +533,9 @@ def test_the_owners_query_is_not_the_callers_to_say(door: str, odd: str) -> None
         assert home.fakes["a"].requests[0].query.endswith("y=2")
 
 
-@pytest.mark.parametrize("auth", ["api-key", lambda key: {"Api-Key": key}], ids=["name", "function"])
+@pytest.mark.parametrize(
+    "auth", ["api-key", lambda key: {"Api-Key": key}], ids=["name", "function"]
+)
 def test_no_forwarded_header_stands_beside_our_credential(door: str, auth: Any) -> None:
     with house(door, {**FIRST, "auth": auth}, forward_headers=["api-key"]) as home:
         home.post(SAY, **{"Api-Key": "of-the-caller"})

@@ -121,7 +121,7 @@ class Catalogue:
             told=Told(provider.name, None, None, instead=False),
             served=Served(),
             looks_in=False,
-            cools=len(self._router.lanes) > 1,
+            cools=lambda: len(self._router.lanes) > 1,
         )
         body = await _body_of(sent)
         assert sent.response is not None
