@@ -201,7 +201,5 @@ def _tell(legs: list[Leg], entries: list[Entry]) -> None:
         inside = leg.inside
         kind = f"dark, {leg.kills} kills" if leg.kills else "light"
         counted = {who.partition("-")[0]: each["tokens"] for who, each in inside["counted"].items()}
-        print(
-            f"{kind}: {counted}; {inside['fds']} fds, {inside['tasks']} tasks, "
-            f"{inside['rss'] / 1e6:.1f} MB"
-        )
+        size = f"{inside['fds']} fds, {inside['tasks']} tasks, {inside['rss'] / 1e6:.1f} MB"
+        print(f"{kind}: {counted}; {size}")
