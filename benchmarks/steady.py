@@ -13,6 +13,7 @@ import asyncio
 import gc
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import cast
@@ -29,6 +30,7 @@ from benchmarks.rows import Row
 
 _PATH = "/v1/chat/completions"
 _ROW = Row(name="sustained", about="limits, cache and validation", module="sustained")
+_MOST = 256  # connections of each way; a request that finds them all in use waits, and is late
 _KNOWN = 40  # questions that are asked again and again
 _WARM_UP = 1.0  # seconds
 _GRACE = 10.0  # seconds after the last request for answers that are still to come
@@ -91,6 +93,7 @@ class Way:
         self._rate = rate
         self._payloads = _payloads()
         self.idle: list[Connection] = []
+        self._late: deque[tuple[bytes, float]] = deque()
         self.connections = 0
         self.begin()
 
@@ -108,10 +111,14 @@ class Way:
             if early > 0:
                 await asyncio.sleep(early)
             self.sent += 1
+            payload = next(self._payloads)
             if self.idle:
-                self.idle.pop().send(next(self._payloads), due)
+                self.idle.pop().send(payload, due)
+            elif self.connections < _MOST:
+                self.connections += 1
+                loop.create_task(self._on_a_new_one(payload, due))  # noqa: RUF006
             else:
-                loop.create_task(self._on_a_new_one(next(self._payloads), due))  # noqa: RUF006
+                self._late.append((payload, due))
         until = time.perf_counter() + _GRACE
         while self._waiting and time.perf_counter() < until:
             await asyncio.sleep(0.01)
@@ -122,21 +129,30 @@ class Way:
         return self.sent - self.errors - len(self.latencies)
 
     async def _on_a_new_one(self, payload: bytes, due: float) -> None:
-        self.connections += 1
         loop = asyncio.get_running_loop()
         try:
             _, made = await loop.create_connection(lambda: Connection(self), HOST, self._port)
         except OSError as error:
+            self.connections -= 1
             self.failed(repr(error))
         else:
             made.send(payload, due)
 
     def answered(self, connection: Connection, status: int, body: bytes, latency: float) -> None:
-        self.idle.append(connection)
+        if self._late:
+            # Not from within the parser, which the next request replaces.
+            asyncio.get_running_loop().call_soon(connection.send, *self._late.popleft())
+        else:
+            self.idle.append(connection)
         if status == 200 and MARK in body:
             self.latencies.append(latency)
         else:
             self.failed(f"status {status}: {body[:200]!r}")
+
+    def lost(self, connection: Connection) -> None:
+        self.connections -= 1
+        if connection in self.idle:
+            self.idle.remove(connection)
 
     def failed(self, why: str) -> None:
         self.errors += 1
@@ -169,10 +185,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._way.lost(self)
         if self._due is not None:
             self._way.failed(f"connection lost: {exc!r}")
-        elif self in self._way.idle:
-            self._way.idle.remove(self)
 
     def send(self, payload: bytes, due: float) -> None:
         self._due = due
