@@ -108,6 +108,8 @@ class Trip:
             step = self._house.policy.decide(self._attempt(way), sent.outcome)
             if isinstance(step, GiveUp):
                 return sent.given(consumed=step.reason == "consumed")
+            if isinstance(step, Again) and not self._open_now():
+                return sent.given()
             # Before the pause: who waits keeps nobody from a place or a connection.
             await sent.discard(self._request)
             way = await self._pause(step) if isinstance(step, Again) else step.lane
@@ -180,10 +182,13 @@ class Trip:
 
     async def _pause(self, step: Again) -> Way:
         await self._house.sleep(step.after)
-        ways = self._open(self._at) or self._later()
+        ways = self._open_now()
         if not ways:
             raise self._nobody()  # others have found out meanwhile
         return ways[0]
+
+    def _open_now(self) -> list[Way]:
+        return self._open(self._at) or self._later()
 
     # -- asking ------------------------------------------------------------------------------
 

@@ -54,7 +54,13 @@ class Down(LocalStorage):
 def _request(endpoint: str = CHAT) -> Any:
     call = SimpleNamespace(model="fake-1")
     return SimpleNamespace(
-        subject="a", client="::1", call=call, endpoint=endpoint, identity=None, tally=None
+        served=None,
+        subject="a",
+        client="::1",
+        call=call,
+        endpoint=endpoint,
+        identity=None,
+        tally=None,
     )
 
 

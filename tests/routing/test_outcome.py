@@ -10,6 +10,7 @@ from ai_proxy_mw._errors import (
     UpstreamDisconnected,
     UpstreamError,
     UpstreamProtocolError,
+    UpstreamsDown,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
@@ -59,7 +60,7 @@ def test_every_error_of_the_tree_has_a_kind() -> None:
         tree += error.__subclasses__()
     known = {
         UpstreamError, UpstreamUnreachable, UpstreamDisconnected, StaleConnection,
-        UpstreamProtocolError, UpstreamBusy, UpstreamTimeout,
+        UpstreamProtocolError, UpstreamBusy, UpstreamTimeout, UpstreamsDown,
     }  # fmt: skip
     assert {each for each in tree if each.__module__.startswith("ai_proxy_mw")} == known
 

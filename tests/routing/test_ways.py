@@ -40,7 +40,7 @@ def test_one_upstream_is_one_way() -> None:
         {"deadline": 2.5},
         {"deadline": lambda request: 2.5},
     ],
-    ids=str,
+    ids=lambda given: next(iter(given)),
 )
 def test_what_makes_it_more_than_one(options: dict[str, Any]) -> None:
     assert ways(A, **options).house is not None
@@ -57,7 +57,7 @@ def test_what_makes_it_more_than_one(options: dict[str, Any]) -> None:
         {"base_url": "http://a.test/{model}"},
         {"keys": ["k-1", "k-2"]},
     ],
-    ids=str,
+    ids=lambda given: next(iter(given)),
 )
 def test_terms_of_an_upstream_make_it_more_than_one(terms: dict[str, Any]) -> None:
     assert ways(one(**terms)).house is not None
