@@ -98,9 +98,11 @@ def _proxies() -> dict[str, AIProxy]:
     base = os.environ.get("LOAD_UPSTREAM", FAKE_BASE_URL)
     shaky = Circuit(calls=200)  # 35 % of failures are no reason to leave an upstream alone
     quick = Circuit(calls=20, open_for=OPEN_FOR)
+    # Places that could not be freed while the store was away are held for a minute: there are many.
+    places = Limit("100000", of="concurrent")
     limits = [
         Limit("9000000000/year", of="tokens", strategy="fixed"),
-        Limit("200", of="concurrent"),
+        places,
     ]
     return {
         "well": _pair("well", "well", base, "/well/v1"),
