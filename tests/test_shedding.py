@@ -318,7 +318,8 @@ def test_who_is_shed_is_not_counted(house: Crowded) -> None:
         assert len(refused) == 5
         assert "x-ratelimit-remaining-requests" not in refused[0].answer.headers
         gate.open()
-        assert min(remaining(call) for call in going) == before - 4
+        # One that another test has let go of may still be counted meanwhile; five would be those.
+        assert before - 9 < min(remaining(call) for call in going) <= before - 4
 
 
 @pytest.mark.parametrize("kind", IN_PROCESS)

@@ -62,7 +62,7 @@ def test_every_error_of_the_tree_has_a_kind() -> None:
         UpstreamError, UpstreamUnreachable, UpstreamDisconnected, StaleConnection,
         UpstreamProtocolError, UpstreamBusy, UpstreamTimeout, UpstreamsDown,
     }  # fmt: skip
-    assert {each for each in tree if each.__module__.startswith("ai_proxy_mw")} == known
+    assert {each for each in tree if each.__module__ == "ai_proxy_mw._errors"} == known
 
 
 def test_of_an_answer() -> None:

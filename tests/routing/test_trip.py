@@ -120,6 +120,19 @@ async def test_a_lane_that_closes_while_it_is_waited_for_is_not_asked() -> None:
 
 
 @case
+async def test_where_others_close_the_last_lane_during_a_pause_that_is_told() -> None:
+    a = lane("a", answer(500), circuit=Circuit())
+
+    async def sleep(seconds: float) -> None:
+        a.breaker.learn_open(60)
+
+    with pytest.raises(UpstreamsDown):
+        await go(house(a, retry=Retry(attempts=2), sleep=sleep))
+    assert asked(a) == [1]
+    assert at_rest(a)
+
+
+@case
 async def test_who_leaves_during_a_pause_leaves_nothing_behind() -> None:
     body = Pieces(b"sorry")
     a = lane("a", answer(500, body), max_concurrent=1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ai_proxy_mw import AIProxy, Circuit, ConfigurationError, Retry, Upstream
+from ai_proxy_mw import AIProxy, Circuit, ConfigurationError, DiskCache, Retry, Upstream
 from ai_proxy_mw._ways import Ways
+from ai_proxy_mw.routing.shared import SharedBreakers
 from tests.routing.scripted import Script
 
 A = Upstream(name="a", base_url="http://a.test/v1", api_key="key-a")
@@ -61,6 +63,23 @@ def test_what_makes_it_more_than_one(options: dict[str, Any]) -> None:
 )
 def test_terms_of_an_upstream_make_it_more_than_one(terms: dict[str, Any]) -> None:
     assert ways(one(**terms)).house is not None
+
+
+def test_circuits_are_shared_where_there_is_a_store(tmp_path: Path) -> None:
+    two = (A, one(name="b"))
+    assert shared(ways(*two)) is None
+    assert shared(ways(*two, limits_storage="memory://")) is None
+    storage = f"disk://{tmp_path}/limits"
+    assert shared(ways(*two, limits_storage=storage, circuit=False)) is None
+    found = ways(*two, limits_storage=storage)
+    assert shared(found) is not None
+    asyncio.run(found.stop_sharing())
+    assert shared(ways(*two, cache=DiskCache(tmp_path / "cache"))) is not None
+
+
+def shared(found: Ways) -> SharedBreakers | None:
+    assert found.house is not None
+    return found.house.shared
 
 
 def test_each_key_is_a_lane_with_its_part_of_the_weight() -> None:
