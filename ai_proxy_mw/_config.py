@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from ai_proxy_mw._base_url import authority, place_of
 from ai_proxy_mw._concurrency import Concurrency, concurrency_of
 from ai_proxy_mw._errors import ConfigurationError
+from ai_proxy_mw._numbers import is_number
 
 if TYPE_CHECKING:
     from ai_proxy_mw.upstream.base import Origin, Transport
@@ -132,7 +133,7 @@ class Upstream:
             raise ConfigurationError(f"name={self.name!r}: write a word like 'openai'")
         if self.auth not in get_args(Auth) and not callable(self.auth):
             raise ConfigurationError(f"auth={self.auth!r}: write one of {get_args(Auth)}")
-        if not _is_number(self.weight) or not self.weight > 0:
+        if not is_number(self.weight) or not self.weight > 0:
             raise ConfigurationError(f"weight={self.weight!r}: write a number above 0")
         if type(self.priority) is not int:
             raise ConfigurationError(f"priority={self.priority!r}: write a whole number")
@@ -166,10 +167,6 @@ def check_header_lines(what: str, lines: Mapping[str, str]) -> None:
     for name, value in lines.items():
         if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
             raise ConfigurationError(f"{what}: {name!r} cannot be sent as a header")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value < float("inf")
 
 
 def _keys(api_key: str | None, keys: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ai_proxy_mw._errors import ConfigurationError
+from ai_proxy_mw._numbers import is_number
 
 Kind = Literal["connect", "busy", "reset", "timeout", "bad_response"]
 """How a send fails that gets no answer."""
@@ -84,21 +85,17 @@ class Retry:
             )
         for name in ("total", "backoff", "cap"):
             seconds = getattr(self, name)
-            if not _is_number(seconds) or not 0 <= seconds <= _LONGEST:  # NaN is not, either
+            if not is_number(seconds) or not 0 <= seconds <= _LONGEST:  # NaN is not, either
                 raise ConfigurationError(
                     f"Retry({name}={seconds!r}): write a number of seconds, a day at most"
                 )
         if self.total == 0:
             raise ConfigurationError("Retry(total=0): for no repeats write attempts=1")
-        if self.budget is not None and not (_is_number(self.budget) and 0 < self.budget <= 1):
+        if self.budget is not None and not (is_number(self.budget) and 0 < self.budget <= 1):
             raise ConfigurationError(
                 f"Retry(budget={self.budget!r}): write a share like 0.1 for 10 %, None for no "
                 "bound, or attempts=1 for no repeats"
             )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _set_of(given: object) -> frozenset[object] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from ai_proxy_mw._errors import ConfigurationError
+from ai_proxy_mw._numbers import is_number
 from ai_proxy_mw._stop import Stop
 
 OnDisconnect = Literal["cancel", "drain"]
@@ -38,23 +39,15 @@ def terms_of(
     """Raises ConfigurationError."""
     if on_disconnect not in ("cancel", "drain"):
         raise ConfigurationError(f"on_disconnect={on_disconnect!r}: write 'cancel' or 'drain'")
-    if keepalive is not None and (not _is_number(keepalive) or keepalive <= 0):
+    if keepalive is not None and (not is_number(keepalive) or keepalive <= 0):
         raise ConfigurationError(f"keepalive={keepalive!r}: write seconds above 0, None for never")
-    if not _is_number(drain_max) or drain_max <= 0:
+    if not is_number(drain_max) or drain_max <= 0:
         raise ConfigurationError(f"drain_max={drain_max!r}: write a number of seconds above 0")
-    if not _is_number(drain) or drain < 0:
+    if not is_number(drain) or drain < 0:
         raise ConfigurationError(f"drain={drain!r}: write seconds, 0 for none")
     return Terms(
         FOREVER if keepalive is None else keepalive,
         write,
         drain_max if on_disconnect == "drain" else None,
         Stop(drain=drain, signals=bool(follow_signals)),
-    )
-
-
-def _is_number(value: object) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and -FOREVER < value < FOREVER
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from ai_proxy_mw._circuit import Circuit
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._header_rules import Outward
+from ai_proxy_mw._numbers import is_number
 from ai_proxy_mw._retry import Retry
 from ai_proxy_mw.routing.breaker import Breaker
 from ai_proxy_mw.routing.catalogue import Catalogue
@@ -225,11 +226,5 @@ def _check(
         raise ConfigurationError("route: give a function of the request")
     for name, value in (("hedge_after", hedge_after), ("deadline", deadline)):
         is_function = name == "deadline" and callable(value)
-        if not (value is None or is_function or _is_seconds(value)):
+        if not (value is None or is_function or (is_number(value) and value > 0)):
             raise ConfigurationError(f"{name}={value!r}: write a number of seconds above 0")
-
-
-def _is_seconds(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 < value < float("inf")

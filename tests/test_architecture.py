@@ -58,7 +58,7 @@ FLOORS: list[set[str]] = [
     {"_identity"},
     {"_ahead", "_base_url", "_circuit", "_concurrency", "_limits", "_models", "_retry"},
     {"stores.base", "upstream.base"},
-    {"_http", "_errors"},
+    {"_http", "_errors", "_numbers"},
     {"_types"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -18,7 +18,7 @@ from ai_proxy_mw.routing.hedge import first_good
 from ai_proxy_mw.routing.lane import Lane
 from ai_proxy_mw.routing.letter import Letter, with_model, within
 from ai_proxy_mw.routing.patience import client_patience
-from ai_proxy_mw.routing.sending import Sent, ask
+from ai_proxy_mw.routing.sending import Send, Sent, ask
 from ai_proxy_mw.routing.served import Served, Told
 from ai_proxy_mw.schema.call import JSON_ENDPOINTS
 from ai_proxy_mw.upstream.base import IDEMPOTENT
@@ -31,12 +31,6 @@ if TYPE_CHECKING:
     from ai_proxy_mw.routing.shared import SharedBreakers
 
 Deadline = float | Callable[["Request"], float | None]
-
-
-class Send(Protocol):
-    """Sends a call by one lane."""
-
-    async def __call__(self, request: Request, lane: Lane, letter: Letter) -> Response: ...
 
 
 class BodyOf(Protocol):
