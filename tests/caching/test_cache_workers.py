@@ -131,7 +131,7 @@ def test_of_a_thousand_one_asks(house: House, stream: bool) -> None:
         async with connections(house.server.url, 250) as found:
             asking = asyncio.gather(*map(several, found))
             await house.called()
-            await asyncio.sleep(1)
+            await asyncio.sleep(2)
             gate.open()
             answers = [answer for each in await asking for answer in each]
         assert len(answers) == 1000
@@ -139,7 +139,8 @@ def test_of_a_thousand_one_asks(house: House, stream: bool) -> None:
         assert len(house.fake.requests) == 1
         said = Counter(each.cache for each in answers)
         assert said["MISS"] == 1
-        assert said["COLLAPSED"] >= 200
+        # The kernel may give all connections to one worker, which has a hundred threads.
+        assert said["COLLAPSED"] >= 100
         assert said["HIT"] == 999 - said["COLLAPSED"]
 
     _run(main)
