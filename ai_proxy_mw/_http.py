@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._incoming import RequestBody
     from ai_proxy_mw._types import RawHeaders, Scope
+    from ai_proxy_mw.accounting.note import Note
     from ai_proxy_mw.limiting.tally import Tally
     from ai_proxy_mw.routing.served import Served
     from ai_proxy_mw.schema.call import Call
@@ -158,7 +159,8 @@ class Request:
     there is one. Stages further in find what the stages before them made out: `endpoint`,
     `identity` and its `subject`, `call` where the body was read, and the
     `tally` of what is counted for it where there are limits. Where a call may be sent more than
-    once, `served` tells what has become of it.
+    once, `served` tells what has become of it. Where somebody wants to know of calls, a `note` of
+    it is taken.
 
     Where a route of the app has handed the call over, `from_route` is true, and the route has
     said who is calling (`identified`) or why nobody is let in (`refusal`).
@@ -176,6 +178,7 @@ class Request:
         "identified",
         "identity",
         "method",
+        "note",
         "path",
         "query",
         "raw_headers",
@@ -221,6 +224,7 @@ class Request:
         self.call: Call | None = None
         self.tally: Tally | None = None
         self.served: Served | None = None
+        self.note: Note | None = None
 
     def hand_over(self, identified: str | Identity | None, refusal: Exception | None) -> None:
         """Take what a route of the app has made out."""

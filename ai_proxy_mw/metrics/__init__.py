@@ -1,0 +1,1 @@
+"""Who is told of the calls that are over."""
