@@ -68,6 +68,7 @@ async def deliver(  # noqa: C901 - one frame: each further one is woken for ever
         how = Ending.CANCELLED if call.gone else Ending.COMPLETE
     except UpstreamError as error:
         how = Ending.STOPPED if error.ours else Ending.CUT
+        call.error = error.code
         logger.warning("an answer was cut: %s", error.code)
         await _tell(error, call, write)
     except asyncio.CancelledError:

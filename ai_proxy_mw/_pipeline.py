@@ -1,6 +1,6 @@
 """The order of the corridor, written once.
 
-    door → cors → errors → endpoint → health → cross_site → identity
+    door → cors → record → errors → endpoint → health → cross_site → identity
         → shed → rate_limit → validate → model_rules → checks → inline → cache
         → models_list → uploads → budget → resilience → relay → upstream
 
@@ -26,6 +26,7 @@ from ai_proxy_mw.stages.inline import InlineStage
 from ai_proxy_mw.stages.model_rules import ModelRulesStage
 from ai_proxy_mw.stages.models_list import ModelsListStage
 from ai_proxy_mw.stages.rate_limit import RateLimitStage
+from ai_proxy_mw.stages.record import RecordStage
 from ai_proxy_mw.stages.relay import Relay
 from ai_proxy_mw.stages.resilience import Resilience
 from ai_proxy_mw.stages.shed import ShedStage
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.accounting.costs import Costs
     from ai_proxy_mw.caching.answers import Answers
     from ai_proxy_mw.limiting.limiter import Limiter
+    from ai_proxy_mw.metrics.desk import Desk
     from ai_proxy_mw.routing.gate import Gate
 
 
@@ -68,6 +70,7 @@ def build(
     costs: Costs,
     ways: Ways,
     cors: CORS | None,
+    desk: Desk | None,
     name: str,
     stopping: Callable[[], bool] | None,
 ) -> Journey:
@@ -75,7 +78,12 @@ def build(
 
     stopping: whether no more calls are taken; None where nobody may ask how the proxy is.
     """
-    shown: list[Stage | None] = [None if cors is None else CorsStage(cors, errors), errors]
+    record = None if desk is None else RecordStage(desk)
+    shown: list[Stage | None] = [
+        None if cors is None else CorsStage(cors, errors),
+        record,
+        errors,
+    ]
     who: list[Stage | None] = [
         *shown,
         EndpointStage(endpoints),
@@ -101,7 +109,11 @@ def build(
     ]
     house = ways.house
     admitted = _through(what, Relay(ways.lanes[0]) if house is None else Resilience(house))
-    return Journey(_through(who, admitted), admitted, _through(shown, _unavailable))
+    return Journey(
+        whole=_through(who, admitted),
+        admitted=_through([record], admitted),
+        stopping=_through(shown, _unavailable),
+    )
 
 
 async def _unavailable(request: Request) -> NoReturn:  # noqa: ARG001 - it is a Handler

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from ai_proxy_mw.caching.options import Cache
     from ai_proxy_mw.caching.tools import CacheTools
     from ai_proxy_mw.limiting.limiter import FindLimits, Limits, OnStoreFailure
+    from ai_proxy_mw.metrics.base import RecordHook, Tracing
+    from ai_proxy_mw.metrics.outlet import HookStats
     from ai_proxy_mw.routing.gate import Gate
     from ai_proxy_mw.routing.router import Route
     from ai_proxy_mw.routing.standing import UpstreamStats
@@ -80,6 +82,8 @@ class ProxyOptions(TypedDict, total=False):
     cache: Cache | CacheStore | None
     prices: Prices | None
     estimate: Estimator | None
+    on_record: Iterable[RecordHook]
+    tracing: Tracing | None
     name: str
     prefix: str
     endpoints: Iterable[str]
@@ -134,6 +138,9 @@ class AIProxy:
         that also says which, for whom and how long; nothing is kept if None.
     prices: what models cost; needed for limits of dollars.
     estimate: a function `(Call) -> Estimate` of what a call may use, in the place of ours.
+    on_record: functions `(Record) -> None`, sync or async, that are given the record of each call
+        when it is over; the calls do not wait for them.
+    tracing: what follows each call from its beginning, such as `OpenTelemetry()`.
     name: of the app. Apps of one name that use one storage count together.
     prefix: the path under which the proxy lives.
     endpoints: what may be relayed; see `DEFAULT_ENDPOINTS`.
@@ -188,6 +195,8 @@ class AIProxy:
         cache: Cache | CacheStore | None = None,
         prices: Prices | None = None,
         estimate: Estimator | None = None,
+        on_record: Iterable[RecordHook] = (),
+        tracing: Tracing | None = None,
         name: str = "default",
         prefix: str = "/v1",
         endpoints: Iterable[str] = DEFAULT_ENDPOINTS,
@@ -203,6 +212,7 @@ class AIProxy:
     ) -> None:
         # Not with `import ai_proxy_mw`, which shall be quick also where no proxy is made.
         from ai_proxy_mw._pipeline import build  # noqa: PLC0415
+        from ai_proxy_mw._records import desk_of  # noqa: PLC0415
         from ai_proxy_mw._rules import rules_of  # noqa: PLC0415
         from ai_proxy_mw._ways import ways_of  # noqa: PLC0415
         from ai_proxy_mw.accounting.costs import Costs  # noqa: PLC0415
@@ -257,6 +267,7 @@ class AIProxy:
         )
         costs = Costs(prices, estimate, self._ways.models_behind)
         self._answers = None if kept is None else _answers(kept, name, self._ways, costs)
+        self._desk = desk_of(on_record, tracing=tracing)
         self.by_route = identify is from_route
         self._proxies = TrustedProxies(trusted_proxies)
         journey = build(
@@ -270,6 +281,7 @@ class AIProxy:
             costs=costs,
             ways=self._ways,
             cors=cors,
+            desk=self._desk,
             name=name,
             stopping=self.terms.stop.begun if health_endpoint else None,
         )
@@ -291,6 +303,10 @@ class AIProxy:
         from ai_proxy_mw.routing.standing import stats_of  # noqa: PLC0415 - only for the owner
 
         return [stats_of(lane) for lane in self._ways.lanes]
+
+    def hook_stats(self) -> list[HookStats]:
+        """What has become of the records, for each hook, in this process."""
+        return [] if self._desk is None else self._desk.stats
 
     @classmethod
     def from_env(
@@ -335,6 +351,8 @@ class AIProxy:
         if self._rules.fetcher is not None:
             await self._rules.fetcher.aclose()
         await self._ways.aclose()
+        if self._desk is not None:
+            await self._desk.aclose()
         self.terms.stop.reset()
 
     async def __aenter__(self) -> Self:

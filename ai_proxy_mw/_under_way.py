@@ -53,6 +53,7 @@ class UnderWay:
         "_write",
         "body",
         "cut_for",
+        "error",
         "gone",
         "odd",
         "pieces",
@@ -75,6 +76,8 @@ class UnderWay:
         self._forget_at = 0.0
         self.body = body
         self.cut_for: Cut | None = None
+        self.error: str | None = None
+        """The code of what has broken the answer off."""
         self.writes = False
         self.pieces = 0
         self.tail = b"\n\n"

@@ -164,6 +164,9 @@ class _Call:
                 raise
         finally:
             watch.off()
+            note = self.request.note
+            if note is not None:
+                note.finish(self.request, watch.error)
 
     # Not coroutines of their own: what the server's `send` gives is awaited as it is.
 

@@ -208,6 +208,9 @@ class _Call:
             self._bridge.break_off()
         finally:
             call.off()
+            note = self.request.note
+            if note is not None:
+                note.finish(self.request, call.error)
 
     async def _start(self, response: Response) -> None:
         self._head = (response.status, response.headers)

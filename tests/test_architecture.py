@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"_proxy"},
     {"_pipeline"},
     {"dashboard"},
-    {"_rules", "_ways"},
+    {"_records", "_rules", "_ways"},
     {"stages"},
     {"caching", "limiting"},
     {"routing"},

@@ -146,5 +146,5 @@ def test_one_amount_of_each_kind() -> None:
     bill = costs().bill(request("m"))
     found = {of: bill.expected(Limit("9/day", of=of)) for of in ("input_tokens", "output_tokens")}
     assert found == {"input_tokens": 100, "output_tokens": 50}
-    assert bill.used(None)(TOKENS) == 100
-    assert bill.used(Usage(1, 2, measured=False))(TOKENS) == 102
+    assert bill.amount(TOKENS, bill.used(None)) == 100
+    assert bill.amount(TOKENS, bill.used(Usage(1, 2, measured=False))) == 102

@@ -15,7 +15,6 @@ from ai_proxy_mw.schema.call import Call, runs_a_model
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
-    from ai_proxy_mw.limiting.tally import Cost
 
 Estimator = Callable[[Call], Estimate]
 
@@ -29,9 +28,6 @@ _LONGEST_NAME = 256
 """Characters of a model's name that is looked up and kept in mind."""
 
 _FREE = ("POST /messages/count_tokens", "POST /moderations")
-
-_UNSEEN = Estimate(input_tokens=1000, output_tokens=4096)
-"""Of a call that cannot be read, such as an upload."""
 
 
 class Costs:
@@ -53,15 +49,14 @@ class Costs:
         """What a call may cost."""
         call = request.call
         if not runs_a_model(request.endpoint) or request.endpoint in _FREE:
-            nothing = Estimate(input_tokens=0, output_tokens=0)
-            return Bill(nothing, tuple, self._price_of, runs=False)
-        expected = _UNSEEN if call is None else self._estimate(call)
+            return Bill(_nothing, tuple, self._price_of, runs=False)
+        expected = _unseen if call is None else partial(self._estimate, call)
         return Bill(expected, partial(self._priced, call), self._price_of, runs=True)
 
-    def micro_usd(self, model: str, usage: Usage) -> int:
-        """What a model's use costs, in micro-dollars; 0 where that is not known."""
+    def micro_usd(self, model: str, usage: Usage) -> int | None:
+        """What a model's use costs, in micro-dollars; None where that is not known."""
         price = self._price(model) if len(model) <= _LONGEST_NAME else None
-        return 0 if price is None else cost(price, usage)
+        return None if price is None else cost(price, usage)
 
     def _priced(self, call: Call | None) -> tuple[Price, ...]:
         """The prices of all models that may answer; none if one of them is not known."""
@@ -81,72 +76,93 @@ class Costs:
         return self._prices.of(own) or self._prices.of(asked)
 
 
+def _nothing() -> Estimate:
+    return Estimate(input_tokens=0, output_tokens=0)
+
+
+def _unseen() -> Estimate:
+    """Of a call that cannot be read, such as an upload."""
+    return Estimate(input_tokens=1000, output_tokens=4096)
+
+
 def _itself(model: str) -> Sequence[Answerer]:
     return ((model, model),)
 
 
 class Bill:
-    """The costs of one call, as functions of the limit that counts them."""
+    """The costs of one call, as functions of the limit that counts them.
 
-    __slots__ = ("_expected", "_find_prices", "_found", "_price_of", "_runs")
+    estimate: finds what the call is expected to use, when that is first needed.
+    find_prices: those of all models that may answer, likewise.
+    runs: whether the call runs a model at all.
+    """
+
+    __slots__ = ("_asked", "_estimate", "_find_prices", "_found", "_price_of", "runs")
 
     def __init__(
         self,
-        expected: Estimate,
+        estimate: Callable[[], Estimate],
         find_prices: Callable[[], tuple[Price, ...]],
         price_of: Callable[[str, str], Price | None],
         *,
         runs: bool,
     ) -> None:
-        self._expected = expected
+        self._estimate = estimate
+        self._asked: Estimate | None = None
         self._find_prices = find_prices
         self._price_of = price_of
         self._found: tuple[Price, ...] | None = None
-        self._runs = runs
+        self.runs = runs
 
     def expected(self, limit: Limit) -> int:
         """What to reserve; of what is counted at all at least 1. Raises PriceUnknown."""
         if limit.of in ("requests", "concurrent"):
             return 1
-        if not self._runs:
+        if not self.runs:
             return 0
         if limit.of == "usd" and not self._prices:
             raise PriceUnknown
-        tokens = self._expected
-        return max(1, self._amount(limit, Usage(tokens.input_tokens, tokens.output_tokens)))
+        tokens = self._tokens
+        return max(1, self.amount(limit, Usage(tokens.input_tokens, tokens.output_tokens)))
 
-    def asked(self, limit: Limit) -> int:
+    def asked(self) -> Usage:
         """What was asked, where nothing of an answer is known."""
-        return self._amount(limit, Usage(self._expected.input_tokens, 0))
+        return Usage(self._tokens.input_tokens, 0, measured=False)
 
-    def nothing(self, limit: Limit) -> int:  # noqa: ARG002 - whatever it counts
-        """What a call costs that has not reached a model."""
-        return 0
+    def used(self, usage: Usage | None) -> Usage:
+        """What a call has used. Without a report, what went in is our estimate."""
+        if usage is None:
+            return self.asked()
+        if usage.measured:
+            return usage
+        return Usage(self._tokens.input_tokens, usage.output_tokens, measured=False)
 
-    def used(self, usage: Usage | None, by: Answerer | None = None) -> Cost:
-        """What a call has cost. Without a report, what went in is our estimate.
+    def amount(self, limit: Limit, usage: Usage, by: Answerer | None = None) -> int:
+        """How much of what a limit counts was used.
 
         by: the one model that has answered, where that is known.
         """
-        if usage is None:
-            usage = Usage(self._expected.input_tokens, 0)
-        elif not usage.measured:
-            usage = Usage(self._expected.input_tokens, usage.output_tokens)
-        return partial(self._amount, usage=usage, by=by)
+        if limit.of == "usd":
+            return self.micro_usd(usage, by) or 0
+        if limit.of == "tokens":
+            return usage.input_tokens + usage.output_tokens
+        return usage.input_tokens if limit.of == "input_tokens" else usage.output_tokens
+
+    def micro_usd(self, usage: Usage, by: Answerer | None) -> int | None:
+        """What was used costs, in micro-dollars; None where that is not known."""
+        price = None if by is None else self._price_of(*by)
+        # Whichever of them answers, it is no more than the dearest costs.
+        prices = self._prices if price is None else (price,)
+        return max((cost(price, usage) for price in prices), default=None)
 
     @property
     def _prices(self) -> tuple[Price, ...]:
-        """Found when money is counted, for what it costs to look for them."""
         if self._found is None:
             self._found = self._find_prices()
         return self._found
 
-    def _amount(self, limit: Limit, usage: Usage, by: Answerer | None = None) -> int:
-        if limit.of == "usd":
-            price = None if by is None else self._price_of(*by)
-            # Whichever of them answers, it is no more than the dearest costs.
-            prices = self._prices if price is None else (price,)
-            return max((cost(price, usage) for price in prices), default=0)
-        if limit.of == "tokens":
-            return usage.input_tokens + usage.output_tokens
-        return usage.input_tokens if limit.of == "input_tokens" else usage.output_tokens
+    @property
+    def _tokens(self) -> Estimate:
+        if self._asked is None:
+            self._asked = self._estimate()
+        return self._asked

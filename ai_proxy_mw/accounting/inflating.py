@@ -33,6 +33,10 @@ class InflatingReader:
         self._inflater: zlib._Decompress | None = zlib.decompressobj(window)
         self._left = _FREE
 
+    @property
+    def has_said(self) -> bool:
+        return self._reader.has_said
+
     def chunk(self, data: bytes) -> None:
         self._left += _RATIO * len(data)
         while data and self._inflater is not None:

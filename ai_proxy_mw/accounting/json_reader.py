@@ -58,6 +58,8 @@ class JSONReader:
 
     __slots__ = ("_normal", "_pictures", "_size", "_sound", "_text", "_whole", "_written")
 
+    has_said = True
+
     def __init__(
         self,
         normal: Callable[[Any], Usage | None],
@@ -134,6 +136,8 @@ class PictureStreamReader:
     """
 
     __slots__ = ("_normal", "_pictures", "_text")
+
+    has_said = True
 
     def __init__(self, normal: Callable[[Any], Usage | None]) -> None:
         self._normal = normal

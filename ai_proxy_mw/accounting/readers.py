@@ -47,6 +47,11 @@ _OPAQUE = ("application/octet-stream", "application/zip", "audio/", "image/", "v
 class UsageReader(Protocol):
     """Watches an answer and finds out what it has used. Neither method raises."""
 
+    @property
+    def has_said(self) -> bool:
+        """Whether what has passed holds a word of the answer, or may do so."""
+        ...
+
     def chunk(self, data: bytes) -> None: ...
 
     def usage(self) -> Usage | None:
@@ -60,6 +65,8 @@ class _Known:
 
     def __init__(self, usage: Usage | None) -> None:
         self._usage = usage
+
+    has_said = True
 
     def chunk(self, data: bytes) -> None:
         """Nothing to learn."""

@@ -108,6 +108,11 @@ class StreamReader:
         self._events = 0
         self._length = 0
 
+    @property
+    def has_said(self) -> bool:
+        """Whether an event had text; of what is no text each event may be it."""
+        return self._text is None or self._events > 0
+
     def chunk(self, data: bytes) -> None:
         for event in self._parser.feed(data):
             text = event.data

@@ -30,7 +30,7 @@ class Counts:
         self.stale += stale
         self.saved_input_tokens += saving.input_tokens
         self.saved_output_tokens += saving.output_tokens
-        self.saved_micro_usd += saving.micro_usd
+        self.saved_micro_usd += saving.micro_usd or 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

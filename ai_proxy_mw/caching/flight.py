@@ -12,8 +12,9 @@ from ai_proxy_mw._errors import ClientGone, ProxyError, UpstreamDisconnected, Up
 from ai_proxy_mw._http import Body, Ending
 
 if TYPE_CHECKING:
-    from ai_proxy_mw._http import Response
+    from ai_proxy_mw._http import Request, Response
     from ai_proxy_mw._types import RawHeaders
+    from ai_proxy_mw.accounting.note import Note
 
 logger = logging.getLogger("ai_proxy_mw")
 
@@ -65,6 +66,8 @@ class Flight:
         self.first = False
         """Whether nothing was kept when it began: there is nothing to be found until it ends."""
         self.error: BaseException | None = None
+        self.note: Note | None = None
+        """What it costs is written there."""
         self.task: asyncio.Task[None] | None = None
         self._most = most
         self._gone = 0  # pieces that have been let go
@@ -94,6 +97,22 @@ class Flight:
         listener = Listener(self, began=began)
         self._listeners[listener] = None
         return listener
+
+    def take_note(self, note: Note, alone: Request | None) -> None:
+        """Have the note wait until all that this costs is known.
+
+        alone: the request, where nobody else will say that it is over.
+        """
+        assert self.task is not None
+        self.note = note
+        note.holds()
+
+        def over(task: asyncio.Task[None]) -> None:  # noqa: ARG001 - it is a callback
+            note.settled()
+            if alone is not None and note.attempts:
+                note.finish(alone)
+
+        self.task.add_done_callback(over)
 
     def leave(self, listener: Listener) -> None:
         """He listens no more."""

@@ -17,10 +17,11 @@ _MOST = 4096
 class Saving(NamedTuple):
     input_tokens: int
     output_tokens: int
-    micro_usd: int
+    micro_usd: int | None
+    """None where no price is known."""
 
 
-_NOTHING = Saving(0, 0, 0)
+_NOTHING = Saving(0, 0, None)
 
 
 class Savings:

@@ -21,11 +21,17 @@ async def ask(handler: Handler, endpoint: str, content: bytes, who: Identity) ->
 
     Raises ProxyError where it refuses, and what reading the answer raises.
     """
-    response = await handler(_request(endpoint, content, who))
-    body = response.body
-    await deliver(response, _start, _write)
-    if isinstance(body, Listener):
-        await body.landed()
+    request = _request(endpoint, content, who)
+    try:
+        response = await handler(request)
+        body = response.body
+        await deliver(response, _start, _write)
+        if isinstance(body, Listener):
+            await body.landed()
+    finally:
+        if request.note is not None:
+            request.note.background = True
+            request.note.finish(request)
 
 
 def _request(endpoint: str, content: bytes, who: Identity) -> Request:

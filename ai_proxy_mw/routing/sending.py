@@ -207,7 +207,14 @@ async def _outcome(request: Request, response: Response, *, looks_in: bool) -> O
         return Outcome("bad_response")
     if not response.event_stream:
         return None
-    found = await peek(response, request.endpoint, seconds=PEEK)
+    note = request.note
+    if note is not None:
+        note.waits()
+    try:
+        found = await peek(response, request.endpoint, seconds=PEEK)
+    finally:
+        if note is not None:
+            note.back()
     if not found.failed:
         return None
     return Outcome(found.status) if found.status else Outcome("bad_response")

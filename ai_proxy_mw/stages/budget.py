@@ -1,4 +1,4 @@
-"""Reserves what a call may cost, and settles it to what it did cost."""
+"""Reserves what a call may cost, and settles it to what it did cost, which it also writes down."""
 
 from __future__ import annotations
 
@@ -9,45 +9,43 @@ from ai_proxy_mw.accounting.readers import reader_for
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Ending, Request, Response
+    from ai_proxy_mw._limits import Limit
     from ai_proxy_mw._types import Handler, RawHeaders
     from ai_proxy_mw.accounting.costs import Answerer, Bill, Costs
     from ai_proxy_mw.accounting.readers import UsageReader
-    from ai_proxy_mw.limiting.tally import Cost, Tally
+    from ai_proxy_mw.accounting.usage import Usage
+    from ai_proxy_mw.limiting.tally import Tally
+
+Spent = list[tuple["Usage", "Answerer | None"]]
+"""What was used, and of which model, where that is known."""
 
 
 class BudgetStage:
+    """Reads what answers use where limits count it, or somebody wants to know."""
+
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         tally = request.tally
-        if tally is None or not tally.needs_call:
+        counts = tally is not None and tally.needs_call
+        if not counts and request.note is None:
             return await handler(request)
         bill = self._costs.bill(request)
-        await tally.take_late(bill.expected)
+        if tally is not None and counts:
+            await tally.take_late(bill.expected)
+        account = _Account(request, bill, tally if counts else None)
         try:
             response = await handler(request)
         except BaseException as error:
-            own = bill.asked if _was_sent(error, request) else bill.nothing
-            tally.settle(_with_the_rest(own, bill, request))
+            account.close([(bill.asked(), None)] if _was_sent(error, request) else [])
             raise
-        if response.status >= 400:
-            # Providers do not charge for errors.
-            tally.settle(_with_the_rest(bill.nothing, bill, request))
-            return response
-        reader = reader_for(request.endpoint, response.status, *_kind(response.headers))
-        response.observers.append(_Settle(request, tally, bill, reader))
+        if response.status >= 400 or not bill.runs:
+            account.close([])  # providers do not charge for errors
+        else:
+            reader = reader_for(request.endpoint, response.status, *_kind(response.headers))
+            response.observers.append(_Settle(account, reader))
         return response
-
-
-def _with_the_rest(own: Cost, bill: Bill, request: Request) -> Cost:
-    """What an answer has cost, and besides it what was sent in vain."""
-    served = request.served
-    if served is None or not (served.unanswered or served.lost):
-        return own
-    lost = [bill.used(usage, by.model_names) for by, usage in served.lost]
-    costs = [own, *lost, *[bill.asked] * served.unanswered]
-    return lambda limit: sum(each(limit) for each in costs)
 
 
 def _kind(headers: RawHeaders) -> tuple[str | None, str | None]:
@@ -61,26 +59,69 @@ def _kind(headers: RawHeaders) -> tuple[str | None, str | None]:
     return kind, coding
 
 
-class _Settle:
-    """Watches what is used, and settles it when the answer has ended, however it did."""
+class _Account:
+    """Of one call: its bill, its tally where that counts what is used, and its note."""
 
-    __slots__ = ("_bill", "_reader", "_request", "_tally", "chunk")
+    __slots__ = ("_note", "_request", "_tally", "bill")
 
-    def __init__(self, request: Request, tally: Tally, bill: Bill, reader: UsageReader) -> None:
+    def __init__(self, request: Request, bill: Bill, tally: Tally | None) -> None:
         self._request = request
         self._tally = tally
-        self._bill = bill
+        self._note = request.note
+        self.bill = bill
+
+    def hear(self, reader: UsageReader) -> None:
+        """Somebody reads the answer."""
+        if self._note is not None:
+            self._note.said = reader
+
+    def answered(self, usage: Usage | None) -> None:
+        """The answer has ended; what it has used is paid for, however that was."""
+        self.close([(self.bill.used(usage), _answerer(self._request))])
+
+    def close(self, own: Spent) -> None:
+        """Settle what the answer has used, and besides it what was sent in vain."""
+        bill = self.bill
+        spent = own + _in_vain(self._request, bill)
+
+        def cost(limit: Limit) -> int:
+            return sum(bill.amount(limit, usage, by) for usage, by in spent)
+
+        if self._tally is not None:
+            self._tally.settle(cost)
+        if self._note is not None and bill.runs:
+            for usage, by in spent:
+                self._note.spend(usage, bill.micro_usd(usage, by))
+
+
+class _Settle:
+    """Watches what is used."""
+
+    __slots__ = ("_account", "_reader", "chunk")
+
+    def __init__(self, account: _Account, reader: UsageReader) -> None:
+        self._account = account
         self._reader = reader
         self.chunk = reader.chunk
+        account.hear(reader)
 
-    def end(self, how: Ending) -> None:  # noqa: ARG002 - what was used is paid for
-        used = self._bill.used(self._reader.usage(), _answerer(self._request))
-        self._tally.settle(_with_the_rest(used, self._bill, self._request))
+    def end(self, how: Ending) -> None:  # noqa: ARG002 - see `answered`
+        self._account.answered(self._reader.usage())
+
+
+def _in_vain(request: Request, bill: Bill) -> Spent:
+    served = request.served
+    if served is None or not (served.unanswered or served.lost):
+        return []
+    lost: Spent = [(bill.used(usage), by.model_names) for by, usage in served.lost]
+    return lost + [(bill.asked(), None)] * served.unanswered
 
 
 def _answerer(request: Request) -> Answerer | None:
     """The one model that has answered, if it can have been but one."""
-    served, call = request.served, request.call
+    served, call, note = request.served, request.call, request.note
+    if call is None and note is not None and note.model is not None:
+        return note.model, note.model  # an upload has named it
     if served is None or served.by is None:
         return None
     try:

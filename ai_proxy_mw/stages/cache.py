@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw._errors import NotCached, UpstreamError
@@ -42,6 +43,8 @@ class CacheStage:
         if wishes.only_if_cached:
             raise NotCached
         self._answers.counts.bypassed += 1
+        if request.note is not None:
+            request.note.cache = "bypass"
         response = await handler(request)
         response.headers = response.headers + marks.BYPASS
         return response
@@ -60,6 +63,7 @@ class _Case:
         self._wishes = wishes
         # The stage that has made it takes it off the request when this call is answered.
         self._tally = request.tally
+        self._note = request.note
         self._asks = False  # whether it goes upstream itself, where it is counted
 
     async def answer(self) -> Response:
@@ -72,6 +76,8 @@ class _Case:
             raise NotCached
         if self._request.method == "HEAD":
             self._answers.counts.misses += 1
+            if self._note is not None:
+                self._note.cache = "miss"
             response = await self._handler(self._request)
             response.headers = response.headers + marks.miss("method", stored=False)
             return response
@@ -116,7 +122,10 @@ class _Case:
     async def _hit(self, entry: Entry, said: RawHeaders) -> Response:
         await self._count()
         saving = self._answers.savings.of(entry)
-        self._answers.counts.hit(saving, stale=self._age(entry) >= entry.ttl)
+        stale = self._age(entry) >= entry.ttl
+        self._answers.counts.hit(saving, stale=stale)
+        if self._note is not None:
+            self._note.hit(saving, stale=stale)
         request = self._request
         paced = self._answers.options.replay == "paced"
         response = kept(entry, said, paced=paced, bodyless=request.method == "HEAD")
@@ -153,12 +162,17 @@ class _Case:
         instead = self._instead(entry)
         flight = None if self._wishes.no_cache else self._answers.flights.under_way(self._plan.key)
         joins = flight is not None
+        note = self._note
         if flight is None:
             flight = self._begin(entry, alone=False)
             flight.first = entry is None and not self._wishes.no_cache
+            if note is not None:
+                note.cache = "miss"
+        elif note is not None:
+            note.cache = "collapsed"
         listener = flight.listen(began=not joins)
         try:
-            head = await listener.head()
+            head = await self._head(listener, joins=joins)
             if instead is None or head.status not in _FAILURES:
                 return await self._heard(flight, listener, head, joins=joins, entry=entry)
         except UpstreamError:
@@ -171,6 +185,16 @@ class _Case:
         await listener.aclose()
         return await self._hit_for_error(instead)
 
+    async def _head(self, listener: Listener, *, joins: bool) -> Head:
+        note = self._note
+        if note is None or not joins:
+            return await listener.head()
+        note.waits()
+        try:
+            return await listener.head()
+        finally:
+            note.back()
+
     async def _heard(
         self, flight: Flight, listener: Listener, head: Head, *, joins: bool, entry: Entry | None
     ) -> Response:
@@ -178,6 +202,8 @@ class _Case:
         if joins or flight.second_hand:
             await self._count()
             counts.collapsed += 1
+            if self._note is not None:
+                self._note.share(flight.note)
             response = shared(self._request, head, listener, marks.collapsed())
         else:
             counts.misses += 1
@@ -202,27 +228,33 @@ class _Case:
         return "stale" if self._age(entry) >= entry.ttl else "request"
 
     def _begin(self, known: Entry | None, *, alone: bool) -> Flight:
-        request, handler = self._request, self._handler
-        tally = self._tally
-        if alone and tally is not None:
-            tally = tally.behind()
+        request, handler, tally = self._request, self._handler, self._tally
+        if alone:
+            request = _behind(request)
+            tally = None if tally is None else tally.behind()
+        note = request.note
 
         async def source() -> Response:
             self._asks = self._asks or not alone
             request.tally = tally
             try:
                 response = await handler(request)
-            except BaseException:
+            except BaseException as error:
+                if alone and note is not None:
+                    note.fail(error)
                 if alone and tally is not None:
                     tally.release()
                 raise
             finally:
                 request.tally = None
+            if alone and note is not None:
+                note.answered(response.status)
+                response.observers.append(note)
             if tally is not None and alone and tally.holds_places:
                 response.observers.append(Release(tally))
             return response
 
-        return self._answers.flights.begin(
+        flight = self._answers.flights.begin(
             self._plan.key,
             source,
             self._answers.keeping(self._plan, request),
@@ -230,6 +262,9 @@ class _Case:
             apart=self._wishes.no_cache,
             known=known,
         )
+        if note is not None:
+            flight.take_note(note, request if alone else None)
+        return flight
 
     async def _count(self) -> None:
         """What the cache answers is a call; it takes no tokens and no money."""
@@ -239,6 +274,15 @@ class _Case:
             self._tally.uncount()
         elif not self._asks:
             await self._tally.take_late(_calls_only)
+
+
+def _behind(request: Request) -> Request:
+    """For what nobody waits for: what becomes of it is no matter of the caller's own call."""
+    other = copy(request)
+    other.served = None
+    if request.note is not None:
+        other.note = request.note.behind()
+    return other
 
 
 def _calls_only(limit: Limit) -> int:

@@ -23,12 +23,21 @@ async def errors(request: Request, handler: Handler) -> Response:
     except ProxyError as error:
         if isinstance(error, UpstreamError):
             logger.warning("%s: %s", request.id, error.code, exc_info=error.__cause__)
+        _note(request, error)
         response = answer(request, error)
     except Exception:
         logger.exception("%s: %s %s failed", request.id, request.method, request.path)
-        response = answer(request, InternalError())
+        internal = InternalError()
+        _note(request, internal)
+        response = answer(request, internal)
     response.headers.append((b"x-request-id", request.id.encode("ascii")))
     return response
+
+
+def _note(request: Request, error: ProxyError) -> None:
+    if request.note is not None:
+        refused = not isinstance(error, UpstreamError | InternalError)
+        request.note.refuse(error.code, refused=refused)
 
 
 def answer(request: Request, error: ProxyError) -> Response:

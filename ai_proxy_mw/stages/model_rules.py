@@ -63,7 +63,9 @@ class ModelRulesStage:
             self._check_models(request)
         call = request.call
         if call is not None:
-            call = self._renamed(call)
+            asked, call = call.model, self._renamed(call)
+            if request.note is not None:
+                request.note.model = asked
             self._check_abilities(call)
             request.call = self._capped(call)
         return await handler(request)

@@ -55,16 +55,28 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
         headers = [line for line in headers if line[0] not in given] + own
     if rewritten:
         headers = [line for line in headers if line[0] != b"content-encoding"]
-    response = await lane.provider.transport.send(
-        Outbound(
-            method=request.method,
-            origin=upstream.origin,
-            target=_target(path, upstream.query, request),
-            headers=headers,
-            body=body,
-            timeouts=timeouts,
-        )
+    outbound = Outbound(
+        method=request.method,
+        origin=upstream.origin,
+        target=_target(path, upstream.query, request),
+        headers=headers,
+        body=body,
+        timeouts=timeouts,
     )
+    note = request.note
+    if note is None:
+        return await _sent(request, lane, outbound)
+    if note.span is not None:
+        headers += note.span.headers()
+    note.leaves(lane.provider.name, None if request.call is None else request.call.model)
+    try:
+        return await _sent(request, lane, outbound)
+    finally:
+        note.back()
+
+
+async def _sent(request: Request, lane: Lane, outbound: Outbound) -> Response:
+    response = await lane.provider.transport.send(outbound)
     try:
         _for_the_caller(request, response)
         if not response.event_stream:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw._incoming import Watcher
     from ai_proxy_mw._models import Models
     from ai_proxy_mw._types import Handler
+    from ai_proxy_mw.accounting.note import Note
     from ai_proxy_mw.schema.upload_rules import UploadRules
 
 _MODEL_FIELDS = ("model", "svg[model]")
@@ -49,7 +50,7 @@ class UploadsStage:
         content_type = upload_type(request.headers)
         if "model" not in rules.fields:
             return Scanner(content_type, rules)
-        named = _NamedModels(request.identity, self._models, self._max_n)
+        named = _NamedModels(request.identity, self._models, self._max_n, request.note)
         return _Watched(Scanner(content_type, rules, named.see), named)
 
 
@@ -58,7 +59,10 @@ class _NamedModels:
     answers it asks for.
     """
 
-    def __init__(self, identity: Identity | None, models: Models, max_n: int | None) -> None:
+    def __init__(
+        self, identity: Identity | None, models: Models, max_n: int | None, note: Note | None
+    ) -> None:
+        self._note = note
         self._identity = identity
         self._models = models
         self._max_n = max_n
@@ -72,7 +76,10 @@ class _NamedModels:
             raise ModelNotAllowed("You may use certain models only: name one, and no others.")
         if name not in _MODEL_FIELDS:
             return
-        self._seen = self._seen or name == "model"
+        if name == "model":
+            self._seen = True
+            if self._note is not None:
+                self._note.model = value
         if not self._models.allows_to(self._identity, value):
             raise ModelNotAllowed(f"You may not use the model {value!r}.")
         if self._models.real(value) != value:

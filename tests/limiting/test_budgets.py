@@ -253,4 +253,4 @@ def _estimated(budget: Budget, received: bytes) -> int:
     assert usage is not None
     assert not usage.measured
     assert usage.output_tokens > 0
-    return budget.bill.used(usage)(budget.limit)
+    return budget.bill.amount(budget.limit, budget.bill.used(usage))
