@@ -24,6 +24,7 @@ from ai_proxy_mw._retry import Retry
 from ai_proxy_mw._subrequest import SubrequestIdentify
 from ai_proxy_mw.accounting.estimate import Estimate
 from ai_proxy_mw.accounting.prices import Price, Prices
+from ai_proxy_mw.accounting.record import Bodies, Record
 from ai_proxy_mw.asgi import AIProxyMiddleware
 from ai_proxy_mw.schema.call import Call
 from ai_proxy_mw.upstream.base import Origin, Outbound, Transport
@@ -46,6 +47,7 @@ __all__ = [
     "AIProxyMiddleware",
     "AIProxyWSGIMiddleware",
     "Audio",
+    "Bodies",
     "Body",
     "Cache",
     "CacheStats",
@@ -74,6 +76,7 @@ __all__ = [
     "Prices",
     "ProxyError",
     "ProxyOptions",
+    "Record",
     "RedisCache",
     "Refused",
     "Request",

@@ -60,6 +60,7 @@ def _request(endpoint: str = CHAT) -> Any:
         call=call,
         endpoint=endpoint,
         identity=None,
+        note=None,
         tally=None,
     )
 
