@@ -21,6 +21,13 @@ Auth = Literal["bearer", "x-api-key", "api-key"]
 Credentials = Callable[["str | None"], "Mapping[str, str] | Awaitable[Mapping[str, str]]"]
 """Gives the header lines that say who is asking, for a key."""
 
+# Those whose own reference has it (read in 2026-11): OpenAI's for chat and completions, as the
+# types of its SDKs do ("stream_options"); https://console.groq.com/docs/api-reference, whose server
+# refused it in 2024. OpenRouter ("Usage Accounting": it "has no effect") and DeepSeek ("Chat
+# Completions API": "either way, the last chunk ... carries the token usage") tell of it unasked.
+# For Together, xAI and Gemini nothing was found that says so; Azure has it since some api-version.
+_STREAM_USAGE = frozenset({"api.groq.com", "api.openai.com"})
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _QUERY = re.compile(r"[A-Za-z0-9._~-]+")
 _FIELD_VALUE = re.compile(r"[\x20-\x7e\x80-\xff\t]*")
@@ -84,6 +91,9 @@ class Upstream:
     max_concurrent: the most calls it is sent at a time, by this process.
     idempotency_key: whether it takes an `Idempotency-Key`; calls without one are then given one,
         which makes it safe to send them again.
+    stream_usage: whether it takes `stream_options: {"include_usage": true}` for streams of chat and
+        completions. Where something is counted by use, that is then asked for, and what comes of it
+        is kept from a caller who has not asked himself. None for those that are known to.
     client: an `httpx.AsyncClient` (or httpx2) to send with, e.g. for HTTP/2 or an outbound proxy.
     transport: any `Transport` instead, e.g. a `FakeUpstream` in tests.
     max_connections: the most connections open at once (for the transport of our own).
@@ -106,6 +116,7 @@ class Upstream:
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_concurrent: int | Concurrency | None = None
     idempotency_key: bool = False
+    stream_usage: bool | None = None
     client: Any = field(default=None, repr=False)
     transport: Transport | None = field(default=None, repr=False)
     max_connections: int = 1000
@@ -139,6 +150,8 @@ class Upstream:
             raise ConfigurationError(f"priority={self.priority!r}: write a whole number")
         if not isinstance(self.idempotency_key, bool):
             raise ConfigurationError("idempotency_key: write True or False")
+        if not isinstance(self.stream_usage, bool | None):
+            raise ConfigurationError("stream_usage: write True, False, or None for what is known")
         self._check_lines()
         self._check_client()
 
@@ -160,6 +173,13 @@ class Upstream:
     def authority(self) -> str:
         """What the `Host` header says (RFC 9110, section 7.2)."""
         return authority(self.origin)
+
+    @property
+    def takes_stream_usage(self) -> bool:
+        """Whether the use of a stream can be asked for."""
+        if self.stream_usage is None:
+            return self.origin.host in _STREAM_USAGE
+        return self.stream_usage
 
 
 def check_header_lines(what: str, lines: Mapping[str, str]) -> None:

@@ -34,6 +34,7 @@ _KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "headers": (dict, "an object"),
     "max_concurrent": (int, "a whole number"),
     "idempotency_key": (bool, "true or false"),
+    "stream_usage": (bool, "true or false"),
     "timeouts": (dict, "an object"),
 }
 

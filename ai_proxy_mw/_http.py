@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -128,15 +128,17 @@ class Response:
     """What a handler answers: a head, a body, and who watches the body leave.
 
     `event_stream` says that the body is server-sent events, whose pieces must not wait.
+    `aside` holds what was taken out of that stream for us, whole events, until the body has ended.
     """
 
-    __slots__ = ("body", "event_stream", "headers", "observers", "status")
+    __slots__ = ("aside", "body", "event_stream", "headers", "observers", "status")
 
     def __init__(self, status: int, headers: RawHeaders, body: Body | bytes = b"") -> None:
         self.status = status
         self.headers = headers
         self.body = BytesBody(body) if isinstance(body, bytes) else body
         self.event_stream = False
+        self.aside: Sequence[bytes] = ()
         self.observers: list[Observer] = []
 
     def __repr__(self) -> str:

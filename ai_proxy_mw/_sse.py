@@ -12,7 +12,7 @@ MAX_EVENT = 1024 * 1024
 """Bytes of an event; a larger one is passed over."""
 
 # Atomic, for CR LF must not be taken for two ends of lines.
-_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
@@ -50,7 +50,7 @@ class EventParser:
     def _whole_events(self, seen: int) -> list[Event]:
         found = []
         held = self._held
-        while end := _END.search(held, seen):
+        while end := EVENT_END.search(held, seen):
             event = bytes(held[: end.start()])
             del held[: end.end()]
             seen = 0
@@ -58,7 +58,7 @@ class EventParser:
                 self._skips = False
                 self.skipped += 1
                 continue
-            whole = _event(event)
+            whole = event_of(event)
             if whole is not None:
                 found.append(whole)
         if len(held) > self._max:
@@ -73,7 +73,8 @@ def _is_one_line(data: bytes) -> bool:
     return is_line and data[-1:] == b"\n" and b"\r" not in data
 
 
-def _event(text: bytes) -> Event | None:
+def event_of(text: bytes) -> Event | None:
+    """The event of these lines; None where they have no data."""
     name = b""
     lines = []
     for line in _LINE_END.split(text):

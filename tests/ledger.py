@@ -126,7 +126,9 @@ async def _chat(client: httpx.AsyncClient, index: int, *, stream: bool) -> bool:
         json={
             "model": "fake-1",
             "stream": stream,
-            "messages": [{"role": "user", "content": f"Count to eight {'again ' * (index % 7)}{index}"}],
+            "messages": [
+                {"role": "user", "content": f"Count to eight {'again ' * (index % 7)}{index}"}
+            ],
         },
         headers={"x-user": "ann"},
     )

@@ -62,7 +62,10 @@ def test_the_sum_of_the_records_is_the_upstreams_own_ledger(door: str) -> None:
     assert Counter(each.cache for each in records)["hit"] == 2 * number
     saved = [each for each in records if each.cache == "hit"]
     assert sum(each.saved or 0 for each in saved) == sum(
-        each.cost or 0 for each in records if each.cache == "miss" and each.outcome == "complete"
+        each.cost or 0
+        for each in records
+        if each.cache == "miss"
+        and each.outcome == "complete"
         and each.endpoint == "POST /chat/completions"
     )
     assert [each.lost for each in proxy.hook_stats()] == [0]

@@ -49,6 +49,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
     ends: where the frames of a stream end, the last one at the end of the body; empty for what is
         one piece.
     times: when each frame came, in milliseconds since the first.
+    aside: events that were taken out of the stream, which no caller is given. It has come later
+        than the rest: entries without it are read, and who does not know it reads none that has it.
     """
 
     key: str
@@ -63,6 +65,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
     ends: list[_Count] = []
     times: list[_Count] = []
     body: bytes = b""
+    aside: list[bytes] = []
 
     @property
     def content_type(self) -> str:

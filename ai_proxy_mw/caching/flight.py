@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ai_proxy_mw._errors import ClientGone, ProxyError, UpstreamDisconnected, UpstreamError
@@ -54,6 +54,8 @@ class Flight:
     def __init__(self, *, most: int, alone: bool = False) -> None:
         self.alone = alone
         self.head: Head | None = None
+        self.aside: Sequence[bytes] = ()
+        """What was taken out of the answer's stream, as of a Response."""
         self.pieces: list[bytes] = []
         self.times: list[int] = []
         """When each piece came, in milliseconds after the first."""
@@ -132,6 +134,7 @@ class Flight:
         except BaseException as error:
             self._end(error)
             raise
+        self.aside = response.aside
         self.head = Head(response.status, response.headers, response.event_stream)
         self._wake()
         await self._read(response)

@@ -130,6 +130,7 @@ class Followed:
                 return None
         response = Response(status, headers, body)
         response.event_stream = event_stream
+        response.aside = body.aside
         return response
 
     async def _kept(self) -> Response | None:
@@ -153,7 +154,17 @@ class Followed:
 class Remote(Body):
     """The body of an answer that another process reads; `gone` says that he does so no more."""
 
-    __slots__ = ("_followed", "_given", "_gone", "_heard", "_holder", "_number", "_part", "_queue")
+    __slots__ = (
+        "_followed",
+        "_given",
+        "_gone",
+        "_heard",
+        "_holder",
+        "_number",
+        "_part",
+        "_queue",
+        "aside",
+    )
 
     def __init__(self, followed: Followed, holder: str, part: Part, *, gone: bool = False) -> None:
         self._followed = followed
@@ -164,6 +175,7 @@ class Remote(Body):
         self._queue = deque(part.pieces)
         self._heard = len(part.pieces)
         self._number = 1
+        self.aside = [*part.aside]
 
     @property
     def ended(self) -> bool:
@@ -200,6 +212,7 @@ class Remote(Body):
         self._number += 1
         self._heard += len(self._part.pieces)
         self._queue.extend(self._part.pieces)
+        self.aside += self._part.aside
 
     async def _next(self) -> Part:
         followed, holder = self._followed, self._holder

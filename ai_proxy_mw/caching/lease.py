@@ -139,4 +139,7 @@ class Lease:
         if isinstance(error, UpstreamError):
             return Part(first, pieces, head=head, failed=told(error))
         whole = flight.ended and error is None
-        return Part(first, pieces, head=head, whole=whole) if pieces or whole else None
+        if not pieces and not whole:
+            return None
+        aside = list(flight.aside) if whole else []
+        return Part(first, pieces, head=head, whole=whole, aside=aside)

@@ -26,6 +26,7 @@ class Part(msgspec.Struct, array_like=True):
     head: status, header lines and whether it is an event stream; in the part with the first piece.
     whole: whether the answer is at its end with them.
     failed: how it broke off, as status, code, message and seconds to wait.
+    aside: what was taken out of the answer's stream, where it is at its end.
     """
 
     first: int
@@ -33,6 +34,7 @@ class Part(msgspec.Struct, array_like=True):
     head: Head | None = None
     whole: bool = False
     failed: tuple[int, str, str, int | None] | None = None
+    aside: list[bytes] = []
 
 
 _encoder = msgspec.msgpack.Encoder()

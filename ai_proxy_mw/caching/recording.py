@@ -74,6 +74,7 @@ async def recorded(flight: Flight, plan: Plan, term: Term, *, most: int) -> Entr
         ends=list(accumulate(map(len, flight.pieces))) if head.event_stream else [],
         times=flight.times if head.event_stream else [],
         body=plain,
+        aside=list(flight.aside),
     )
 
 

@@ -77,6 +77,7 @@ def kept(
     if entry.event_stream:
         response = Response(entry.status, [*headers, _AS_IT_COMES], _stream(entry, paced=paced))
         response.event_stream = True
+        response.aside = entry.aside
         return response
     headers.append((b"content-length", b"%d" % len(entry.body)))
     return Response(entry.status, headers, b"" if bodyless else entry.body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ai_proxy_mw.accounting.hidden_usage import tell
 from ai_proxy_mw.accounting.readers import reader_for
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Savings:
     def _read(self, entry: Entry) -> Saving:
         reader = reader_for(entry.endpoint, entry.status, entry.content_type, None)
         reader.chunk(entry.body)
+        tell(reader, entry.aside)
         usage = reader.usage()
         if usage is None:
             return _NOTHING

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw._errors import InvalidRequest, ProxyError, UpstreamError
+from ai_proxy_mw.accounting.hidden_usage import tell
 from ai_proxy_mw.accounting.readers import reader_for
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ai_proxy_mw._http import Ending, Request, Response
     from ai_proxy_mw._limits import Limit
     from ai_proxy_mw._types import Handler, RawHeaders
@@ -44,7 +47,7 @@ class BudgetStage:
             account.close([])  # providers do not charge for errors
         else:
             reader = reader_for(request.endpoint, response.status, *_kind(response.headers))
-            response.observers.append(_Settle(account, reader))
+            response.observers.append(_Settle(account, reader, response.aside))
         return response
 
 
@@ -97,15 +100,17 @@ class _Account:
 class _Settle:
     """Watches what is used."""
 
-    __slots__ = ("_account", "_reader", "chunk")
+    __slots__ = ("_account", "_aside", "_reader", "chunk")
 
-    def __init__(self, account: _Account, reader: UsageReader) -> None:
+    def __init__(self, account: _Account, reader: UsageReader, aside: Sequence[bytes]) -> None:
         self._account = account
+        self._aside = aside
         self._reader = reader
         self.chunk = reader.chunk
         account.hear(reader)
 
     def end(self, how: Ending) -> None:  # noqa: ARG002 - see `answered`
+        tell(self._reader, self._aside)
         self._account.answered(self._reader.usage())
 
 

@@ -210,6 +210,7 @@ class _Case:
             said = marks.miss(self._why(entry), stored=may_be_kept(head))
             response = Response(head.status, [*head.headers, *said], listener)
             response.event_stream = head.event_stream
+        response.aside = flight.aside
         if not self._plan.is_get or head.status != 200 or coding_of(head.headers):
             return response
         body = await listener.whole()

@@ -10,6 +10,7 @@ from urllib.parse import unquote_plus
 from ai_proxy_mw._encoding import settle_coding
 from ai_proxy_mw._errors import InvalidRequest
 from ai_proxy_mw._header_rules import inward
+from ai_proxy_mw.accounting.hidden_usage import asking, hide
 from ai_proxy_mw.upstream.base import Outbound
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
         body, path, timeouts = letter.body, letter.path, letter.timeouts
         headers += letter.headers
         rewritten = rewritten or letter.rewritten
+    call = request.call
+    asked = None
+    if call is not None and upstream.takes_stream_usage and _counts(request):
+        # What was not rewritten may be coded; what the call has is not.
+        asked = asking(call, body if rewritten and isinstance(body, bytes) else None)
+    if asked is not None:
+        body, rewritten = asked, True
     if callable(upstream.auth):
         own = await lane.credentials()
         given = {name for name, _ in own}
@@ -65,20 +73,22 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
     )
     note = request.note
     if note is None:
-        return await _sent(request, lane, outbound)
+        return await _sent(request, lane, outbound, hides=asked is not None)
     if note.span is not None:
         headers += note.span.headers()
     note.leaves(lane.provider.name, None if request.call is None else request.call.model)
     try:
-        return await _sent(request, lane, outbound)
+        return await _sent(request, lane, outbound, hides=asked is not None)
     finally:
         note.back()
 
 
-async def _sent(request: Request, lane: Lane, outbound: Outbound) -> Response:
+async def _sent(request: Request, lane: Lane, outbound: Outbound, *, hides: bool) -> Response:
     response = await lane.provider.transport.send(outbound)
     try:
         _for_the_caller(request, response)
+        if hides and response.event_stream:
+            hide(response)
         if not response.event_stream:
             # While nothing has been sent, a broken answer can still become a plain error.
             await response.body.ready()
@@ -86,6 +96,12 @@ async def _sent(request: Request, lane: Lane, outbound: Outbound) -> Response:
         await response.body.aclose()
         raise
     return response
+
+
+def _counts(request: Request) -> bool:
+    """Whether somebody wants to know what a call uses."""
+    tally = request.tally
+    return request.note is not None or (tally is not None and tally.needs_call)
 
 
 async def body_of(request: Request) -> bytes | RequestBody:

@@ -29,6 +29,7 @@ class Traits(Protocol):
     download_bytes: int
     compress: Literal["gzip", "always"] | None
     keep_body: int
+    stream_options: bool
 
 
 class Refusal(Exception):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ai_proxy_mw.testing._answer import Answer, event_stream, json_answer, page
-from ai_proxy_mw.testing._call import CREATED, JSON, Call
+from ai_proxy_mw.testing._call import CREATED, JSON, Call, Refusal
 from ai_proxy_mw.testing._events import DONE, data_event
 from ai_proxy_mw.testing._reply import Reply, Tool, choose, compose, read_tools
 
@@ -14,6 +14,7 @@ _NO_LIMIT = 100_000
 
 
 def create(call: Call) -> Answer:
+    _check_options(call)
     call.required("model")
     messages = call.required("messages", list)
     reply = compose(
@@ -105,6 +106,11 @@ def _completion(call: Call, reply: Reply) -> JSON:
     }
 
 
+def _check_options(call: Call) -> None:
+    if "stream_options" in call.data and not call.traits.stream_options:
+        raise Refusal("Unknown parameter: 'stream_options'.", param="stream_options")
+
+
 def _with_usage(data: JSON) -> bool:
     options = data.get("stream_options")
     return isinstance(options, dict) and options.get("include_usage") is True
@@ -182,6 +188,7 @@ def stored_messages(call: Call) -> Answer:
 
 def complete(call: Call) -> Answer:
     """The older /completions."""
+    _check_options(call)
     call.required("model")
     prompt = call.required("prompt", (str, list))
     limit = call.number("max_tokens", default=_NO_LIMIT)

@@ -33,6 +33,8 @@ class FakeUpstream:
     download_bytes: the size of every file's content.
     compress: "gzip" compresses JSON and event streams for callers that accept it, "always" also
         for those that did not ask.
+    stream_options: whether they are taken; otherwise a call that has them is refused with 400, as
+        strict servers do.
     keep_requests: how many of the last requests are kept.
     keep_body: how many bytes of each request's body are kept.
 
@@ -49,6 +51,7 @@ class FakeUpstream:
         models: Sequence[str] = ("fake-1", "fake-2"),
         download_bytes: int = 1 << 20,
         compress: Literal["gzip", "always"] | None = None,
+        stream_options: bool = True,
         keep_requests: int = 10_000,
         keep_body: int = 1 << 20,
     ) -> None:
@@ -57,6 +60,7 @@ class FakeUpstream:
         self.models = models
         self.download_bytes = download_bytes
         self.compress = compress
+        self.stream_options = stream_options
         self.keep_body = keep_body
         self._desk = Desk(self, Record(keep_requests))
 
