@@ -16,7 +16,8 @@ from ai_proxy_mw.schema.call import Call
 from ai_proxy_mw.testing import FakeUpstream, SeenRequest
 from ai_proxy_mw.testing._reply import count_tokens
 
-WORDS = ["one ", "two ", "three ", "four ", "five ", "six ", "seven ", "eight "]
+WORDS = ["one", "two", "six", "ten", "one", "two", "six", "end"]
+"""No longer than a token is taken to be."""
 LEFT_AFTER = 3
 """Words of those that a caller who leaves hears."""
 
@@ -39,7 +40,7 @@ def mixed_proxy(base_url: str, **options: Any) -> AIProxy:
         prices=PRICES,
         estimate=asked,
         cache=MemoryCache(),
-        retry=Retry(attempts=3, backoff=0.001),
+        retry=Retry(attempts=9, backoff=0.001),
         circuit=False,
         **options,
     )
@@ -95,8 +96,8 @@ def prepare(fake: FakeUpstream, number: int) -> None:
     fake.stall(times=number, at=f"chunk:{LEFT_AFTER}", path="/completions")
     fake.fail(status=400, times=number, path="/messages")
     fake.disconnect(times=number, after="request", path="/responses")
-    for _ in range(number):  # every other one fails
-        fake.fail(status=500, times=1, path="/embeddings", headers={"retry-after-ms": "1"})
+    # As many as the retry budget has tokens for.
+    fake.fail(status=500, times=8, path="/embeddings", headers={"retry-after-ms": "1"})
 
 
 async def ask_all(url: str, number: int, *, at_once: int = 16) -> Counter[str]:
@@ -109,7 +110,8 @@ async def ask_all(url: str, number: int, *, at_once: int = 16) -> Counter[str]:
 
         async def one(kind: str, index: int) -> None:
             async with gate:
-                right[kind] += await _ASK[kind](client, index)
+                is_right = await _ASK[kind](client, index)
+                right[kind] += is_right
 
         # What is asked again comes behind what it repeats.
         for kinds in (("plain", "stream", "left", "failed"), KINDS[1:2] + KINDS[3:4] + KINDS[6:]):
@@ -132,7 +134,7 @@ async def _chat(client: httpx.AsyncClient, index: int, *, stream: bool) -> bool:
         },
         headers={"x-user": "ann"},
     )
-    return answer.status_code == 200 and "eight" in answer.text
+    return answer.status_code == 200 and "end" in answer.text
 
 
 async def _plain(client: httpx.AsyncClient, index: int) -> bool:
