@@ -45,8 +45,11 @@ class StatsRow(msgspec.Struct, frozen=True, kw_only=True):
         cancelled.
     hits: answered by the cache, with what was kept or what another has asked for; misses: which it
         could not answer.
-    cost, saved: micro-dollars, of the calls whose price is known; unpriced: how many have used
-        tokens at a price that is not.
+    input_tokens, cached_input_tokens, output_tokens: used upstream.
+    cost: micro-dollars, of the calls whose price is known; unpriced: how many have used tokens at
+        a price that is not.
+    saved: micro-dollars that hits would have cost, as far as it is known; saved_unpriced: hits of
+        which it is not. saved_tokens: both ways.
     mean, p50, p95, p99: seconds that complete calls have taken; None without such calls. The
         percentiles are exact to 2 %.
     """
@@ -63,6 +66,7 @@ class StatsRow(msgspec.Struct, frozen=True, kw_only=True):
     cost: int = 0
     unpriced: int = 0
     saved: int = 0
+    saved_unpriced: int = 0
     saved_tokens: int = 0
     mean: float | None = None
     p50: float | None = None
@@ -91,8 +95,13 @@ class StatsPoint(msgspec.Struct, frozen=True, kw_only=True):
 class StatsReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a window of time was like.
 
-    since, until: its ends, in seconds since 1970. rows: by the name that was asked for, the one
-        with most requests first. series: parts of equal length, the oldest first, none left out.
+    since, until: its ends, in seconds since 1970; until is the moment of reading.
+    rows: by the name that was asked for, the one with most requests first; "" is of calls that
+        have none: no model was named, nobody upstream was asked.
+    other: what has found no row of its own, since there were too many names; None where all have.
+    series: parts of equal length, the oldest first, none left out; the last one is still going on.
+    whole: False where the store did not answer, so that what other processes have counted is
+        missing, or some of it.
     """
 
     window: Window
@@ -101,4 +110,6 @@ class StatsReport(msgspec.Struct, frozen=True, kw_only=True):
     until: float
     total: StatsRow
     rows: dict[str, StatsRow]
+    other: StatsRow | None = None
     series: list[StatsPoint]
+    whole: bool = True

@@ -23,6 +23,9 @@ T = TypeVar("T")
 SMALLEST = 2**20
 """Bytes; an empty database takes a twentieth of it."""
 
+BESIDE = 256 * 2**20
+"""Bytes of what is kept beside the answers."""
+
 _ROUNDS = 20
 _FILE = 2**15
 
@@ -68,6 +71,7 @@ class DiskCache:
         self.directory = _directory(directory)
         self.ttl = _seconds("ttl", ttl)
         self._max_bytes = _size(max_bytes)
+        self._timeout = timeout
         self._clock = clock
         self._sweep = Sweep()
         self._prepared: object = None
@@ -77,6 +81,11 @@ class DiskCache:
             eviction_policy="least-recently-stored",
             disk_min_file_size=_FILE,
         )
+
+    def beside(self, name: str) -> DiskCache:
+        """One of its own, in a folder of this one's: what is stored here does not push it out."""
+        place = self.directory / name
+        return DiskCache(place, max_bytes=BESIDE, timeout=self._timeout, clock=self._clock)
 
     async def get(self, key: str) -> bytes | None:
         """What is stored under a key."""

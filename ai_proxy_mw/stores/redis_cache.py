@@ -89,6 +89,14 @@ class RedisCache:
         max_value_bytes: int = 16 * _MIB,
     ) -> None:
         _check(ttl, prefix, compress_above, max_value_bytes)
+        self._prefix = prefix
+        self._another = partial(
+            type(self),
+            where,
+            ttl=ttl,
+            compress_above=compress_above,
+            max_value_bytes=max_value_bytes,
+        )
         self._ttl = float(ttl)
         self._entries = f"{prefix}k:".encode()
         self._locks = f"{prefix}lock:".encode()
@@ -112,6 +120,10 @@ class RedisCache:
     def shared(self) -> bool:
         """Other processes see what is stored."""
         return True
+
+    def beside(self, name: str) -> RedisCache:
+        """One on the same server whose keys are not among this one's."""
+        return self._another(prefix=f"{self._prefix}{name}:")
 
     async def get(self, key: str) -> bytes | None:
         """What is stored under a key, in one question; None where it cannot be read."""

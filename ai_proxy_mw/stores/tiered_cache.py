@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw.stores.base import CacheStore, StoreStats
@@ -47,6 +47,11 @@ class TieredCache:
     def shared(self) -> bool:
         """Whether other processes see what far has."""
         return self._far.shared
+
+    def beside(self, name: str) -> CacheStore:
+        """What far has beside it, without a copy; itself where that has nothing."""
+        beside: Callable[[str], CacheStore] | None = getattr(self._far, "beside", None)
+        return self if beside is None else beside(name)
 
     async def get(self, key: str) -> bytes | None:
         """What near has under a key, or else far."""
