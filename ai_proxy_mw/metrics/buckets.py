@@ -6,8 +6,6 @@ import secrets
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from ai_proxy_mw.metrics.base import By, Window
 from ai_proxy_mw.metrics.cells import Cells
 from ai_proxy_mw.metrics.documents import Counted, encode, encode_records
@@ -129,12 +127,6 @@ class Tail(Sheet):
     def __init__(self, prefix: str) -> None:
         super().__init__(f"{prefix}r:")
         self.records: deque[Record] = deque(maxlen=RECENT)
-
-    def add(self, record: Record) -> None:
-        if record.bodies is not None:
-            record = msgspec.structs.replace(record, bodies=None)
-        self.records.append(record)
-        self.changed()
 
     def keep(self, now: float) -> float:  # noqa: ARG002 - from when it is written
         return RECENT_FOR

@@ -10,7 +10,7 @@ from ai_proxy_mw.metrics.base import By, StatsRow
 from ai_proxy_mw.metrics.sketch import LAST, class_of, percentile
 
 if TYPE_CHECKING:
-    from ai_proxy_mw.accounting.record import Record
+    from ai_proxy_mw.accounting.record import Outcome, Record
 
 DIMENSIONS: tuple[By, ...] = get_args(By)
 
@@ -22,8 +22,6 @@ LONGEST_NAME = 256
 
 _MOST = 2**40
 """Tokens or micro-dollars; what says that it has used more is not believed any further."""
-
-_HITS = ("hit", "stale", "collapsed")
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 _Class = Annotated[int, msgspec.Meta(ge=0, le=LAST)]
@@ -154,55 +152,35 @@ class Cells:
         return self.by["endpoint"].total()
 
     def add(self, record: Record) -> None:
-        """Count one call."""
-        amounts = (
-            record.input_tokens,
-            record.cached_input_tokens,
-            record.output_tokens,
-            record.cost or 0,
-        )
-        if max(amounts) > _MOST or min(amounts) < 0:
-            tokens_in, cached, tokens_out, cost = _believed(*amounts)
-        else:
-            tokens_in, cached, tokens_out, cost = amounts
-        was_used = tokens_in or tokens_out or cost
-        cells = self._cells_of(record, was_of_use=was_used or record.outcome == "complete")
-        if was_used or record.cost is None:
-            unpriced = record.cost is None
-            for cell in cells:
-                cell.input_tokens += tokens_in
-                cell.cached_input_tokens += cached
-                cell.output_tokens += tokens_out
-                cell.cost += cost
-                cell.unpriced += unpriced
-        if not record.background:
-            self._add_request(record, cells)
-
-    def _add_request(self, record: Record, cells: list[Cell]) -> None:
-        outcome, cache, took = record.outcome, record.cache, max(0.0, record.total)
-        was_timed = outcome == "complete"
-        number = class_of(took) if was_timed else 0
+        """Count one call. Most are complete and no hits, and they pay for nothing else."""
+        tokens_in, cached = record.input_tokens, record.cached_input_tokens
+        tokens_out, cost = record.output_tokens, record.cost or 0
+        if not 0 <= tokens_in | cached | tokens_out | cost <= _MOST:
+            tokens_in, cached, tokens_out, cost = map(
+                _believed, (tokens_in, cached, tokens_out, cost)
+            )
+        is_request = not record.background
+        is_complete = is_request and record.outcome == "complete"
+        took = record.total
+        number = class_of(took)
+        cells = self._cells_of(record, was_of_use=is_complete or tokens_in or tokens_out)
         for cell in cells:
-            cell.requests += 1
-            if was_timed:
+            cell.input_tokens += tokens_in
+            cell.cached_input_tokens += cached
+            cell.output_tokens += tokens_out
+            cell.cost += cost
+            cell.requests += is_request
+            if is_complete:
                 cell.took += took
                 classes = cell.classes
                 classes[number] = classes.get(number, 0) + 1
-            elif outcome == "refused":
-                cell.refused += 1
-            elif outcome == "cancelled":
-                cell.cancelled += 1
-            else:
-                cell.errors += 1
-            if cache == "miss":
-                cell.misses += 1
-        if cache in _HITS:
-            saved, saved_tokens = _believed(record.saved or 0, record.saved_tokens)
+        if record.cost is None:
             for cell in cells:
-                cell.hits += 1
-                cell.saved += saved
-                cell.saved_tokens += saved_tokens
-                cell.saved_unpriced += record.saved is None
+                cell.unpriced += 1
+        if is_request and not is_complete:
+            _add_outcome(cells, record.outcome)
+        if is_request and record.cache is not None:
+            _add_cached(cells, record)
 
     def merge(self, other: Cells) -> None:
         """Count another's calls as well."""
@@ -210,18 +188,46 @@ class Cells:
             table.merge(other.by[by], PLACES[by])
 
     def _cells_of(self, record: Record, *, was_of_use: bool | int) -> list[Cell]:
-        cells = []
-        names = (record.model or "", record.subject, record.endpoint, record.upstream or "")
-        for (by, table), name in zip(self.by.items(), names, strict=True):
+        by = self.by
+        cells: list[Cell] = []
+        for table, places, name in (
+            (by["model"], PLACES["model"], record.model or ""),
+            (by["subject"], PLACES["subject"], record.subject),
+            (by["endpoint"], PLACES["endpoint"], record.endpoint),
+            (by["upstream"], PLACES["upstream"], record.upstream or ""),
+        ):
             cell = table.names.get(name)
             if cell is None:
-                cell = table.place(name, PLACES[by], was_of_use=was_of_use)
+                cell = table.place(name, places, was_of_use=was_of_use)
             cells.append(cell)
         return cells
 
 
-def _believed(*amounts: int) -> tuple[int, ...]:
-    return tuple([min(max(amount, 0), _MOST) for amount in amounts])
+def _add_outcome(cells: list[Cell], outcome: Outcome) -> None:
+    for cell in cells:
+        if outcome == "refused":
+            cell.refused += 1
+        elif outcome == "cancelled":
+            cell.cancelled += 1
+        else:
+            cell.errors += 1
+
+
+def _add_cached(cells: list[Cell], record: Record) -> None:
+    if record.cache == "miss":
+        for cell in cells:
+            cell.misses += 1
+    elif record.cache != "bypass":
+        saved, saved_tokens = _believed(record.saved or 0), _believed(record.saved_tokens)
+        for cell in cells:
+            cell.hits += 1
+            cell.saved += saved
+            cell.saved_tokens += saved_tokens
+            cell.saved_unpriced += record.saved is None
+
+
+def _believed(amount: int) -> int:
+    return min(max(amount, 0), _MOST)
 
 
 def _writable(name: str) -> str:

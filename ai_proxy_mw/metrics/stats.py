@@ -20,6 +20,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
+import msgspec
+
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._loop import SETTLING
 from ai_proxy_mw._numbers import is_number
@@ -48,6 +50,7 @@ ALONE = 60.0
 MEMORY = 16 * 2**20
 """Bytes for what is packed away."""
 
+_MINUTES = TIERS["1h"]
 _OF_BUCKET = re.compile("([0-9]{1,12}):[0-9a-z]{1,32}")
 
 
@@ -92,6 +95,7 @@ class Stats:
         self._pending: Cells | None = None
         self._buckets: dict[tuple[Tier, int], Bucket] = {}
         self._tail = Tail(self._prefix)
+        self._latest = self._tail.records
         self._wound: AbstractEventLoop | None = None
         self._timers: dict[AbstractEventLoop, TimerHandle] = {}
         self._tasks: dict[AbstractEventLoop, Task[None]] = {}
@@ -103,13 +107,13 @@ class Stats:
     def add(self, record: Record) -> None:
         """Count a call that is over now. Neither waits nor raises."""
         try:
-            minute = int(self._clock() // 60) * 60
+            now = self._clock()
             with self._lock:  # event loops of several threads may share it
                 pending = self._pending
-                if pending is None or minute != self._minute:
-                    pending = self._turn(minute)
+                if pending is None or not self._minute <= now < self._minute + 60:
+                    pending = self._turn(now)
                 pending.add(record)
-                self._tail.add(record)
+                self._latest.append(record if record.bodies is None else _without_bodies(record))
             wound = self._wound
             if wound is None or wound.is_closed():
                 self._wind()
@@ -178,10 +182,10 @@ class Stats:
 
     # Counting
 
-    def _turn(self, minute: int) -> Cells:
-        """Begin another minute."""
+    def _turn(self, now: float) -> Cells:
+        """Begin to count what is pending, in a minute."""
         self._fold()
-        self._minute = minute
+        self._minute = _MINUTES.start(now)
         self._pending = Cells()
         return self._pending
 
@@ -189,6 +193,7 @@ class Stats:
         """Count what is pending in its minute, its hour and its day."""
         pending, self._pending = self._pending, None
         if pending is not None:
+            self._tail.changed()
             for tier in TIERS.values():
                 self._bucket(tier, tier.start(self._minute)).merge(pending)
 
@@ -281,6 +286,10 @@ class Stats:
         return await _for_each(
             [key for key in keys if key not in own and _start_of(key, prefix) in sums], add
         )
+
+
+def _without_bodies(record: Record) -> Record:
+    return msgspec.structs.replace(record, bodies=None)
 
 
 def _start_of(key: str, prefix: str) -> int:
