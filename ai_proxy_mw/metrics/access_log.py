@@ -101,9 +101,6 @@ class AccessLog:
             )
         )  # fmt: skip
 
-    def __deepcopy__(self, memo: object) -> AccessLog:
-        return self  # a copy would have a key of its own
-
 
 def _members(record: Record) -> dict[str, Any]:
     """All that a line has, always in this order, so that the columns are the same for all."""
