@@ -13,6 +13,7 @@ from ai_proxy_mw._cors import CORS
 from ai_proxy_mw._endpoints import DEFAULT_ENDPOINTS, Endpoints
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._identify import choose, from_route
+from ai_proxy_mw._loop import loop_thread
 from ai_proxy_mw._paths import check_prefix
 from ai_proxy_mw._signals import follow
 from ai_proxy_mw._terms import OnDisconnect, terms_of
@@ -33,12 +34,15 @@ if TYPE_CHECKING:
     from ai_proxy_mw._ways import Ways
     from ai_proxy_mw.accounting.costs import Costs, Estimator
     from ai_proxy_mw.accounting.prices import Prices
+    from ai_proxy_mw.accounting.record import Record
     from ai_proxy_mw.caching.answers import Answers
     from ai_proxy_mw.caching.options import Cache
     from ai_proxy_mw.caching.tools import CacheTools
     from ai_proxy_mw.limiting.limiter import FindLimits, Limits, OnStoreFailure
-    from ai_proxy_mw.metrics.base import RecordHook, Tracing
+    from ai_proxy_mw.metrics.access_log import AccessLog
+    from ai_proxy_mw.metrics.base import By, RecordHook, StatsReport, Tracing, Window
     from ai_proxy_mw.metrics.outlet import HookStats
+    from ai_proxy_mw.metrics.stats import Stats
     from ai_proxy_mw.routing.gate import Gate
     from ai_proxy_mw.routing.router import Route
     from ai_proxy_mw.routing.standing import UpstreamStats
@@ -83,6 +87,8 @@ class ProxyOptions(TypedDict, total=False):
     prices: Prices | None
     estimate: Estimator | None
     on_record: Iterable[RecordHook]
+    access_log: AccessLog | bool
+    stats: CacheStore | bool
     tracing: Tracing | None
     name: str
     prefix: str
@@ -140,6 +146,10 @@ class AIProxy:
     estimate: a function `(Call) -> Estimate` of what a call may use, in the place of ours.
     on_record: functions `(Record) -> None`, sync or async, that are given the record of each call
         when it is over; the calls do not wait for them.
+    access_log: whether each call is a line of the logger `ai_proxy_mw.access`, where the host's
+        logging wants those; or an `AccessLog` that says what is in it.
+    stats: whether calls are counted for `stats()`: with the other processes in the store of the
+        cache, or in one that is given here.
     tracing: what follows each call from its beginning, such as `OpenTelemetry()`.
     name: of the app. Apps of one name that use one storage count together.
     prefix: the path under which the proxy lives.
@@ -196,6 +206,8 @@ class AIProxy:
         prices: Prices | None = None,
         estimate: Estimator | None = None,
         on_record: Iterable[RecordHook] = (),
+        access_log: AccessLog | bool = True,
+        stats: CacheStore | bool = True,
         tracing: Tracing | None = None,
         name: str = "default",
         prefix: str = "/v1",
@@ -212,7 +224,7 @@ class AIProxy:
     ) -> None:
         # Not with `import ai_proxy_mw`, which shall be quick also where no proxy is made.
         from ai_proxy_mw._pipeline import build  # noqa: PLC0415
-        from ai_proxy_mw._records import desk_of  # noqa: PLC0415
+        from ai_proxy_mw._records import desk_of, stats_of  # noqa: PLC0415
         from ai_proxy_mw._rules import rules_of  # noqa: PLC0415
         from ai_proxy_mw._ways import ways_of  # noqa: PLC0415
         from ai_proxy_mw.accounting.costs import Costs  # noqa: PLC0415
@@ -267,7 +279,8 @@ class AIProxy:
         )
         costs = Costs(prices, estimate, self._ways.models_behind)
         self._answers = None if kept is None else _answers(kept, name, self._ways, costs)
-        self._desk = desk_of(on_record, tracing=tracing)
+        self._stats = stats_of(stats, name=name, kept=None if kept is None else kept.store)
+        self._desk = desk_of(on_record, access_log=access_log, stats=self._stats, tracing=tracing)
         self.by_route = identify is from_route
         self._proxies = TrustedProxies(trusted_proxies)
         journey = build(
@@ -303,6 +316,26 @@ class AIProxy:
         from ai_proxy_mw.routing.standing import stats_of  # noqa: PLC0415 - only for the owner
 
         return [stats_of(lane) for lane in self._ways.lanes]
+
+    async def stats(self, *, window: Window = "24h", by: By = "model") -> StatsReport:
+        """What the calls of a window of time were like, of all processes that share the store.
+
+        Raises ConfigurationError where nothing is counted.
+        """
+        return await self._counted().read(window, by)
+
+    def stats_sync(self, *, window: Window = "24h", by: By = "model") -> StatsReport:
+        """The same, for code that has no event loop."""
+        return loop_thread().run(self._counted().read(window, by))
+
+    async def recent(self, most: int = 100) -> list[Record]:
+        """The latest calls, the newest first. Raises ConfigurationError as above."""
+        return await self._counted().recent(most)
+
+    def _counted(self) -> Stats:
+        if self._stats is None:
+            raise ConfigurationError("this proxy counts nothing; leave out stats=False")
+        return self._stats
 
     def hook_stats(self) -> list[HookStats]:
         """What has become of the records, for each hook, in this process."""
@@ -353,6 +386,8 @@ class AIProxy:
         await self._ways.aclose()
         if self._desk is not None:
             await self._desk.aclose()
+        if self._stats is not None:
+            await self._stats.aclose()
         self.terms.stop.reset()
 
     async def __aenter__(self) -> Self:

@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from ai_proxy_mw._errors import ConfigurationError
+from ai_proxy_mw.metrics.access_log import AccessLog
 from ai_proxy_mw.metrics.desk import Desk
+from ai_proxy_mw.metrics.outlet import ThreadOutlet, outlet_of
+from ai_proxy_mw.metrics.stats import Stats
 
 if TYPE_CHECKING:
+    from ai_proxy_mw.accounting.record import Record
     from ai_proxy_mw.metrics.base import RecordHook, Tracing
+    from ai_proxy_mw.stores.base import CacheStore
 
 
-def desk_of(on_record: Iterable[RecordHook], *, tracing: Tracing | None) -> Desk | None:
+def stats_of(stats: CacheStore | bool, *, name: str, kept: CacheStore | None) -> Stats | None:
+    """What counts the calls; None if nothing shall.
+
+    kept: the store of the cache, which the processes share anyway.
+    """
+    if stats is False:
+        return None
+    if stats is not True and not hasattr(stats, "get"):
+        raise ConfigurationError(f"stats={stats!r}: write True, False or a store like RedisCache()")
+    return Stats(name=name, store=kept if stats is True else stats)
+
+
+def desk_of(
+    on_record: Iterable[RecordHook],
+    *,
+    access_log: AccessLog | bool,
+    stats: Stats | None,
+    tracing: Tracing | None,
+) -> Desk | None:
     """Where the records are handed out; None where nobody wants any."""
     hooks = tuple(on_record)
-    if not hooks and tracing is None:
+    log = AccessLog() if access_log is True else access_log
+    if log is not False and not isinstance(log, AccessLog):
+        raise ConfigurationError(f"access_log={log!r}: write True, False or AccessLog(...)")
+    if not hooks and not log and stats is None and tracing is None:
         return None
-    return Desk(hooks, tracing=tracing)
+    outlets = [outlet_of(hook) for hook in hooks]
+    takers = [outlet.put for outlet in outlets]
+    if stats is not None:
+        takers.append(stats.add)
+    if log:
+        lines = ThreadOutlet("access_log", log)
+        outlets.append(lines)
+        takers.append(_if_on(log, lines))
+    body_bytes = log.body_bytes if log else 0
+    return Desk(takers, outlets, tracing=tracing, body_bytes=body_bytes)
+
+
+def _if_on(log: AccessLog, outlet: ThreadOutlet) -> Callable[[Record], None]:
+    """Nobody who has not asked for the log pays for a thread that would write none."""
+
+    def put(record: Record) -> None:
+        if log.is_on:
+            outlet.put(record)
+
+    return put

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import threading
@@ -11,9 +12,11 @@ from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
+from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._loop import SETTLING
 
 if TYPE_CHECKING:
@@ -242,6 +245,18 @@ class _Line:
     @property
     def waiting(self) -> int:
         return len(self.queue) + self.is_busy
+
+
+def outlet_of(hook: Any) -> Outlet:
+    """The outlet for a function of the owner's, sync or async. Raises ConfigurationError."""
+    if not callable(hook):
+        raise ConfigurationError(f"on_record={hook!r}: write functions that take a Record")
+    name = getattr(hook, "__name__", type(hook).__name__)
+    call = hook.func if isinstance(hook, partial) else hook
+    if not inspect.isroutine(call):
+        call = call.__call__
+    kind = TaskOutlet if inspect.iscoroutinefunction(call) else ThreadOutlet
+    return kind(name, hook)
 
 
 _outlets: WeakSet[ThreadOutlet] = WeakSet()
