@@ -14,6 +14,7 @@ from ai_proxy_mw.metrics.stats import Stats
 if TYPE_CHECKING:
     from ai_proxy_mw.accounting.record import Record
     from ai_proxy_mw.metrics.base import RecordHook, Tracing
+    from ai_proxy_mw.metrics.desk import Take
     from ai_proxy_mw.stores.base import CacheStore
 
 
@@ -44,7 +45,7 @@ def desk_of(
     if not hooks and not log and stats is None and tracing is None:
         return None
     outlets = [outlet_of(hook) for hook in hooks]
-    takers = [outlet.put for outlet in outlets]
+    takers: list[Take] = [outlet.put for outlet in outlets]
     if stats is not None:
         takers.append(stats.add)
     if log:

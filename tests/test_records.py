@@ -68,4 +68,11 @@ def test_the_sum_of_the_records_is_the_upstreams_own_ledger(door: str) -> None:
         and each.outcome == "complete"
         and each.endpoint == "POST /chat/completions"
     )
-    assert [each.lost for each in proxy.hook_stats()] == [0]
+    assert [each.lost for each in proxy.hook_stats()] == [0, 0]
+    assert sum(each.delivered for each in proxy.hook_stats()) == len(records)  # nobody logs
+    total = proxy.stats_sync(window="1h").total
+    assert (total.requests, total.input_tokens, total.output_tokens, total.cost) == (
+        len(records),
+        *ledger(fake.requests)[1:],
+        ledger(fake.requests).cost,
+    )

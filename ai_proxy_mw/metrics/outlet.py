@@ -255,8 +255,9 @@ def outlet_of(hook: Any) -> Outlet:
     call = hook.func if isinstance(hook, partial) else hook
     if not inspect.isroutine(call):
         call = call.__call__
-    kind = TaskOutlet if inspect.iscoroutinefunction(call) else ThreadOutlet
-    return kind(name, hook)
+    if inspect.iscoroutinefunction(call):
+        return TaskOutlet(name, hook)
+    return ThreadOutlet(name, hook)
 
 
 _outlets: WeakSet[ThreadOutlet] = WeakSet()
