@@ -252,7 +252,7 @@ def outlet_of(hook: Any) -> Outlet:
     if not callable(hook):
         raise ConfigurationError(f"on_record={hook!r}: write functions that take a Record")
     name = getattr(hook, "__name__", type(hook).__name__)
-    call = hook.func if isinstance(hook, partial) else hook
+    call: Any = hook.func if isinstance(hook, partial) else hook
     if not inspect.isroutine(call):
         call = call.__call__
     if inspect.iscoroutinefunction(call):
