@@ -26,7 +26,7 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _VALUE = re.compile(r"[\t -~]*")
 
 NO_SPAN = INVALID_SPAN
-"""What a call has whose span could not be begun."""
+"""What a call has that is not traced."""
 
 
 class Spans:
@@ -47,7 +47,10 @@ class Spans:
 
     def begin(self, request: Request, now: int) -> Span:
         """A span in the host's trace. `now` is in nanoseconds since 1970."""
-        operation = names.OPERATIONS.get(f"{request.method} {request.path}")
+        path = request.path or ""
+        if path.startswith("/_") or request.method == "OPTIONS":
+            return NO_SPAN  # who watches over us asks all the time; and a preflight is no call
+        operation = names.OPERATIONS.get(f"{request.method} {path}")
         return self._tracer.start_span(
             operation or "ai_proxy",
             self._parent(request) if self._from_headers else None,
