@@ -42,9 +42,8 @@ class BodyTexts:
         bodies = record.bodies
         if bodies is None:
             return _members((None, None), (None, None))
-        take_out = redact_stream if record.stream else redact
         question = _text(redact(bodies.request, whole=bodies.request_is_whole))
-        answer = _text(take_out(bodies.response, whole=bodies.response_is_whole))
+        answer = _text(redact_stream(bodies.response, whole=bodies.response_is_whole))
         try:
             question, answer = self._by_owner(question), self._by_owner(answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not let bodies through

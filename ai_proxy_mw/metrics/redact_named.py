@@ -15,9 +15,12 @@ _NAMES = (
 # Whose: there are keys of dictionaries, keyboards and music, too.
 _OF_KEYS = tuple(
     whose + joint
-    for whose in (b"api", b"access", b"private", b"account", b"subscription", b"signing", b"master")
+    for whose in (
+        b"api", b"access", b"private", b"account", b"subscription", b"signing", b"encryption",
+        b"master", b"auth", b"openai", b"anthropic", b"azure", b"gemini",
+    )
     for joint in (b"", b"_", b"-", b" ")
-)
+)  # fmt: skip
 _BEARER = b"bearer"
 _LINES = (b"authorization", b"cookie")
 """Whose value has words, and goes to the end of the line."""

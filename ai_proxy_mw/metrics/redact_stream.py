@@ -12,13 +12,16 @@ _EVENT = re.compile(rb"[^\r\n]++")
 # What the APIs call the next letters of a text. One that the cut has left open counts, too.
 _PIECE = re.compile(
     rb'"(content|text|delta|arguments|partial_json|thinking|reasoning|reasoning_content|refusal'
-    rb'|transcript|data)"\s*+:\s*+"((?:[^"\\]|\\.)*+)'
+    rb'|transcript|summary|input|data)"\s*+:\s*+"((?:[^"\\]|\\.)*+)'
 )
 _INDEX = re.compile(rb'index"\s*+:\s*+([0-9]{1,9})')
 
 
 def redact_stream(data: bytes, *, whole: bool = True) -> bytes:
-    """The beginning of an event stream without secrets, also those that several events share."""
+    """An answer, or its beginning, without secrets, also those that several events share.
+
+    It may be no event stream: then there is little to put together.
+    """
     found = secrets_in(data, whole=whole)
     for pieces in _texts(data):
         found += _shared(data, pieces, whole=whole)

@@ -101,6 +101,7 @@ NAMED = {
     '{"cookie":"a=b; c=d"}': '{"cookie":"[redacted]"}',
     "{'password': 'hunter2'}": "{'password': '[redacted]'}",
     '{"password": "never closed': '{"password": "[redacted]',
+    "OPENAI_KEY=hunter2\nAPI key: hunter2": "OPENAI_KEY=[redacted]\nAPI key: [redacted]",
     "Authorization: Basic dXNlcjpwYXNz\r\nAccept: x": "Authorization: [redacted]\r\nAccept: x",
     "Cookie: a=b; c=d\nAccept: x": "Cookie: [redacted]\nAccept: x",
     '{"text":"Cookie: a=b; c=d\\nAccept: x"}': '{"text":"Cookie: [redacted]\\nAccept: x"}',
@@ -142,6 +143,7 @@ KEPT = (
     '{"id":"7f1c54a0-29e4-4b3e-8f39-2d4a6c1e9b77"}',
     "a task-management-and-risk-based-approach, the keyboard: big, the monkey= small",
     "| --- | " + "-" * 100 + " | " + "=" * 100 + " | " + "_" * 100,
+    "Table-1." + "-" * 100,
     "/usr/lib/python3/site-packages/ai_proxy_mw/metrics/redact.py has no secrets in it",
     "the token is here; a cookie, a password and an authorization were asked for by the bearer",
     "write to alice@example.com or see https://example.com/a/b?c=d@e",
@@ -237,7 +239,7 @@ def test_no_input_takes_more_than_linear_time(head: bytes) -> None:
     # takes minutes for the smaller of the two.
     for unit in ADVERSARIAL:
         spent = []
-        for size in (MEGABYTE // 128, MEGABYTE // 16):
+        for size in (8_000, 64_000):
             data = head + unit * (size // len(unit))
             start = time.process_time()
             redact_stream(data, whole=False)
