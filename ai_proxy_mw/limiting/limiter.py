@@ -14,6 +14,7 @@ from ai_proxy_mw._limits import Limit, limits_of
 from ai_proxy_mw._loop import loop_thread
 from ai_proxy_mw.limiting import keys
 from ai_proxy_mw.limiting.books import Book, Books
+from ai_proxy_mw.limiting.closest import Closest, Watch
 from ai_proxy_mw.limiting.ledger import Standing
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Limiter:
             self.books  # noqa: B018 - what is wrong with it is told now
         self.reserved: dict[str, int] = {}
         """What calls under way in this process hold, by the base of its key."""
+        self.watch = Watch(clock)
 
     @cached_property
     def books(self) -> Books:
@@ -118,6 +120,10 @@ class Limiter:
         for limit, base in self._countable(who, ip, model):
             question = partial(book.ledger.reset, limit, base)
             await (question() if book.guard is None else book.guard.ask(question))
+
+    def closest(self) -> list[Closest]:
+        """The limits that are close to exhaustion, as this process knows them from its calls."""
+        return self.watch.closest()
 
     def status_sync(
         self, who: str | Identity, *, ip: str | None = None, model: str | None = None

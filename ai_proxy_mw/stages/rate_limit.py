@@ -50,6 +50,7 @@ class RateLimitStage:
             # The tally knows the request: a circle of the two, and with it the body, would wait
             # for the garbage collector.
             request.tally = None
+            self._limiter.watch.look(request, tally.standings)
         # The upstream's own are of the key that all callers share.
         own = [line for line in response.headers if not line[0].startswith(b"x-ratelimit-")]
         response.headers = own + headers.lines(tally.standings)

@@ -1,0 +1,30 @@
+"""Texts that came from outside, made fit to be written down."""
+
+from __future__ import annotations
+
+LONGEST = 256
+"""Characters: a model is whatever a caller writes, however long."""
+
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def shown(text: str) -> str:
+    """Not longer than a name may be, and nothing in it that UTF-8 cannot say."""
+    if len(text) > LONGEST:
+        text = text[: LONGEST - 1] + "…"
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def cell(value: object) -> str:
+    """A field of CSV (RFC 4180). What a spreadsheet would take for a formula begins with `'`."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    text = shown(value).replace("\x00", "")
+    # Some take off the spaces first; and full-width signs for the others.
+    if text.lstrip(" \n").startswith(_FORMULAS) or text[:1] in "＝＋－＠" and text:
+        text = f"'{text}"
+    if any(sign in text for sign in '",\r\n'):
+        return '"' + text.replace('"', '""') + '"'
+    return text
