@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from urllib.parse import parse_qsl
 
 from ai_proxy_mw._errors import (
@@ -15,11 +15,12 @@ from ai_proxy_mw._errors import (
     Unauthorized,
     Unavailable,
 )
-from ai_proxy_mw._http import Response
+from ai_proxy_mw._http import BytesBody, Response
 from ai_proxy_mw._identify import choose, from_route
 from ai_proxy_mw._paths import below, check_prefix
 from ai_proxy_mw.dashboard import data, sheets
 from ai_proxy_mw.dashboard.page import page
+from ai_proxy_mw.dashboard.sources import Sources
 from ai_proxy_mw.metrics.base import By, Window
 from ai_proxy_mw.stages.errors import errors
 from ai_proxy_mw.stages.identity import IdentityStage
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
     from ai_proxy_mw._identify import Identify
     from ai_proxy_mw._types import Handler, RawHeaders
-    from ai_proxy_mw.dashboard.sources import Sources
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class Dashboard:
     async def _handle(self, request: Request) -> Response:
         response = await errors(request, self._let_in)
         if request.method == "HEAD":
-            response.body = type(response)(200, []).body
+            response.body = BytesBody(b"")
         names = {name for name, _ in response.headers}
         policy = [] if _POLICY in names else [(_POLICY, _NO_PAGE)]
         response.headers = [*response.headers, *policy, *_GUARDED]
@@ -97,7 +97,7 @@ class Dashboard:
             raise
 
     async def _answer(self, request: Request) -> Response:
-        answer = self._pages.get(request.path or "", None) if request.path is not None else None
+        answer = None if request.path is None else self._pages.get(request.path)
         if answer is None:
             raise NotFound("There is no such page here.")
         return await answer(request)
@@ -173,11 +173,11 @@ def _asked(request: Request) -> tuple[Window, By]:
     return _one_of("window", said, Window, "1h"), _one_of("by", said, By, "model")
 
 
-def _one_of(name: str, said: dict[str, str], choice: T, default: str) -> T:
+def _one_of(name: str, said: dict[str, str], choice: Any, default: str) -> Any:
     given = said.get(name, default)
     if given not in get_args(choice):
         raise InvalidRequest(f"{name}: write one of {', '.join(get_args(choice))}.", param=name)
-    return given  # type: ignore[return-value]
+    return given
 
 
 async def _or_none(asking: Awaitable[T]) -> T | None:
@@ -197,9 +197,7 @@ async def _there(asking: Awaitable[T]) -> T:
 
 
 def _answered(kind: bytes, body: bytes) -> Response:
-    return Response(
-        200, [(b"content-type", kind), (b"content-length", b"%d" % len(body))], body
-    )
+    return Response(200, [(b"content-type", kind), (b"content-length", b"%d" % len(body))], body)
 
 
 def _sheet(name: str, body: bytes) -> Response:

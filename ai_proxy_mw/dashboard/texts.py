@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unicodedata import normalize
+
 LONGEST = 256
 """Characters: a model is whatever a caller writes, however long."""
 
@@ -22,8 +24,8 @@ def cell(value: object) -> str:
     if not isinstance(value, str):
         return str(value).lower() if isinstance(value, bool) else str(value)
     text = shown(value).replace("\x00", "")
-    # Some take off the spaces first; and full-width signs for the others.
-    if text.lstrip(" \n").startswith(_FORMULAS) or text[:1] in "＝＋－＠" and text:
+    # Some take off the spaces first, and some take full-width signs for the others.
+    if normalize("NFKC", text.lstrip(" \n")[:1]) in _FORMULAS:
         text = f"'{text}"
     if any(sign in text for sign in '",\r\n'):
         return '"' + text.replace('"', '""') + '"'

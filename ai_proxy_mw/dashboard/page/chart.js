@@ -18,8 +18,8 @@ function nice(rough) {
 
 class Chart {
   // series: {name, kind: "bar" | "line", tone, value: (row) => number | null}
-  constructor({ title, series, format, note, whole = false }) {
-    Object.assign(this, { title, series, format, whole });
+  constructor({ title, series, format, note, axis = format, whole = false }) {
+    Object.assign(this, { title, series, format, axis, whole });
     this.points = [];
     this.at = null;
     this.note = el("span", { class: "quiet" });
@@ -70,7 +70,7 @@ class Chart {
     let ticks = grid(most);
     if (this.whole) ticks = ticks.filter(Number.isInteger);
     const top = ticks.at(-1) || 1;
-    const labels = ticks.map((tick) => this.format(tick));
+    const labels = ticks.map((tick) => this.axis(tick));
     const left = 10 + Math.max(...labels.map((label) => label.length)) * 6.4;
     const step = (width - left - EDGE.right) / Math.max(1, this.points.length);
     const floor = HEIGHT - EDGE.bottom;
@@ -93,9 +93,12 @@ class Chart {
   }
 
   times(width) {
-    const every = Math.max(1, Math.ceil(this.points.length / Math.max(2, Math.floor(width / 84))));
+    const rough = this.points.length / Math.max(2, Math.floor(width / 84));
+    const every = [1, 2, 3, 5, 6, 10, 15, 30].find((each) => each >= rough) ?? 30;
+    const length = this.points.length > 1 ? this.points[1].time - this.points[0].time : 1;
     const nodes = [];
-    for (let index = Math.floor(every / 2); index < this.points.length; index += every) {
+    for (let index = 0; index < this.points.length; index += 1) {
+      if (Math.round(this.points[index].time / length) % every) continue;
       const x = this.x(index);
       if (x > width - 20 || x < this.left + 8) continue;
       nodes.push(svg("text", { class: "label", x, y: HEIGHT - 6, "text-anchor": "middle", text: this.when(this.points[index].time) }));

@@ -1,7 +1,7 @@
 // The parts of the page, each of which takes what it shows.
 function tile(name, value, note, { series = null, tone = "", wide = false, bad = false } = {}) {
   const values = Array.isArray(value)
-    ? el("dd", { class: "triple" }, ...value.map(([label, each]) => el("span", {}, el("small", { text: label }), ` ${each}`)))
+    ? el("dd", { class: "triple" }, ...value.map(([label, each]) => el("span", {}, el("small", { text: label }), " ", el("span", { text: each }))))
     : el("dd", { class: bad ? "bad" : null, text: value });
   return el("div", { class: `card tile${wide ? " double" : ""}` },
     el("dt", { text: name }), values, el("dd", { class: "quiet", text: note }), series && spark(series, tone));
@@ -38,7 +38,7 @@ const charts = [
     note: (total) => `${some(total.requests, "call", "calls")}, ${some(total.errors, "error", "errors")}`,
   }),
   new Chart({
-    title: "Latency", format: span,
+    title: "Latency", format: span, axis: scale,
     series: [
       { name: "p95", kind: "line", tone: "t-p95", value: (row) => row.p95 },
       { name: "mean", kind: "line", area: true, tone: "t-latency", value: (row) => row.mean },

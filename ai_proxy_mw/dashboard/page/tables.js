@@ -34,7 +34,7 @@ function topTable(report, caption) {
     { name: "Tokens", class: "number roomy", cell: (row) => count(tokens(row)) },
     { name: "Cost", class: "number", cell: (row) => priced(row) },
     { name: "Saved", class: "number roomy", cell: (row) => (row.saved ? el("span", { class: "good", text: money(row.saved) }) : NONE) },
-  ], rows, { kind: "top" });
+  ], rows, { kind: "ranks" });
 }
 
 function priced(row) {
@@ -96,7 +96,7 @@ function upstreamTable(upstreams) {
 
 function circuit(each) {
   const [words, kind] = STATES[each.state] ?? [each.state, "calm"];
-  return chip(each.wait > 0 ? `${words}, ${span(Math.ceil(each.wait))}` : words, kind);
+  return chip(each.wait > 0 ? `${words}, ${wait(each.wait)}` : words, kind);
 }
 
 const UNITS = { requests: "requests", tokens: "tokens", input_tokens: "input tokens", output_tokens: "output tokens", usd: "", concurrent: "at once" };
@@ -105,8 +105,8 @@ function limitTable(limits) {
   const amount = (each, number) => (each.of === "usd" ? money(number) : count(number));
   return table("Limits that are close to exhaustion", [
     { name: "Who", heads: true, class: "wide", cell: (each) => [named(each.who, each.per === "other" ? "somebody" : "not named"), bar(1 - each.remaining / each.amount, each.remaining ? "warn" : "fault")] },
-    { name: "Limit", cell: (each) => named(each.of === "usd" ? `$${each.limit}` : `${each.limit} ${UNITS[each.of] ?? each.of}`, NONE) },
+    { name: "Limit", cell: (each) => (each.of === "usd" ? `$${each.limit}` : `${each.limit} ${UNITS[each.of] ?? each.of}`) },
     { name: "Left", class: "number", cell: (each) => el("span", { class: each.remaining ? null : "bad", text: amount(each, each.remaining) }) },
-    { name: "Whole in", class: "number", cell: (each) => (each.resets === null ? NONE : span(Math.max(1, Math.round(each.resets - Date.now() / 1000)))) },
-  ], limits.slice(0, 12));
+    { name: "Resets in", class: "number", cell: (each) => (each.resets === null ? NONE : wait(each.resets - Date.now() / 1000)) },
+  ], limits.slice(0, 12), { kind: "limits" });
 }

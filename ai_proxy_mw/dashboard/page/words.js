@@ -39,6 +39,12 @@ function span(seconds) {
   return `${Math.round(all / 86_400)} days`;
 }
 
+// A time to wait, which nobody needs to the millisecond.
+const wait = (seconds) => (seconds < 60 ? `${Math.max(1, Math.ceil(seconds))} s` : span(Math.ceil(seconds)));
+
+// The same units for all of a scale.
+const scale = (seconds) => `${Number(seconds.toFixed(3))} s`;
+
 const some = (number, one, many) => `${count(number)} ${number === 1 ? one : many}`;
 const moment = (time) => new Date(time * 1000);
 const partOf = (window) => (time) => (window === "30d" ? day : minute).format(moment(time));
