@@ -41,7 +41,6 @@ class Looker:
         self.told("Network.enable")
         self.told("Network.clearBrowserCookies")
         self.told("Network.setCookie", name="admin", value="me", url=url)
-        self.run("try { localStorage.clear() } catch {}")
         self.log()
 
     def told(self, command: str, **arguments: Any) -> Any:
@@ -94,56 +93,5 @@ class Looker:
         return base64.b64decode(self.told("Page.captureScreenshot", format="png")["data"])
 
 
-# The text that has less contrast to what is behind it than WCAG 2.2 asks for (1.4.3, AA).
-PALE = """
-const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-function rgba(colour) {
-  canvas.clearRect(0, 0, 1, 1);
-  canvas.fillStyle = colour;
-  canvas.fillRect(0, 0, 1, 1);
-  const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
-  return [r, g, b, a / 255];
-}
-const over = (top, under) => top.slice(0, 3).map((each, n) => each * top[3] + under[n] * (1 - top[3])).concat(1);
-function behind(node) {
-  if (!node) return [255, 255, 255, 1];
-  const own = rgba(getComputedStyle(node).backgroundColor);
-  return own[3] === 1 ? own : over(own, behind(node.parentElement));
-}
-function light([r, g, b]) {
-  const [x, y, z] = [r, g, b].map(each => (each /= 255) <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4);
-  return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-}
-const pale = [];
-const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-for (let text; (text = walk.nextNode());) {
-  const node = text.parentElement;
-  if (!text.data.trim() || !node.checkVisibility() || node.closest("script, style, noscript, .skip, .unseen")) continue;
-  const style = getComputedStyle(node);
-  const ground = behind(node);
-  const ink = over(rgba(node.namespaceURI.endsWith("svg") ? style.fill : style.color), ground);
-  const [most, least] = [light(ink), light(ground)].sort((a, b) => b - a);
-  const contrast = (most + 0.05) / (least + 0.05);
-  if (contrast < 4.5) pale.push(`${text.data.trim().slice(0, 30)}: ${contrast.toFixed(2)}`);
-}
-return [...new Set(pale)];
-"""
-
-# What sticks out of the page or is cut off within its box though nothing says so.
-CLIPPED = """
-const found = [];
-if (document.documentElement.scrollWidth > innerWidth) found.push(`page: ${document.documentElement.scrollWidth}`);
-for (const node of document.querySelectorAll("main *, header *")) {
-  const box = node.getBoundingClientRect();
-  if (!box.width || node.closest(".unseen, .scroll, svg, .skip, noscript, thead, .bar")) continue;
-  if (box.right > innerWidth + 1) found.push(`${node.tagName} ${node.className}: ${box.right}`);
-}
-for (const node of document.querySelectorAll(".tile dd, .tile dt, h2, h3, .chip, .number, button, .button")) {
-  if (!node.checkVisibility() || getComputedStyle(node).clipPath !== "none") continue;
-  if (node.scrollWidth > node.clientWidth + 1 && getComputedStyle(node).display !== "inline") found.push(`${node.textContent}: cut`);
-}
-for (const node of document.querySelectorAll(".scroll")) {
-  if (node.scrollWidth > node.clientWidth + 1) found.push(`${node.id || node.parentElement.id}: ${node.scrollWidth} in ${node.clientWidth}`);
-}
-return found;
-"""
+PALE = (Path(__file__).parent / "pale.js").read_text()
+CLIPPED = (Path(__file__).parent / "clipped.js").read_text()
