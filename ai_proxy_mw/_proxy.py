@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw._identify import Identify
     from ai_proxy_mw._media import Audio, Files, Images
     from ai_proxy_mw._models import Models
+    from ai_proxy_mw._records import Seen
     from ai_proxy_mw._retry import Retry
     from ai_proxy_mw._types import Handler, RawHeaders
     from ai_proxy_mw._ways import Ways
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.caching.answers import Answers
     from ai_proxy_mw.caching.options import Cache
     from ai_proxy_mw.caching.tools import CacheTools
+    from ai_proxy_mw.dashboard.app import Dashboard
     from ai_proxy_mw.limiting.limiter import FindLimits, Limits, OnStoreFailure
     from ai_proxy_mw.metrics.access_log import AccessLog
     from ai_proxy_mw.metrics.base import By, RecordHook, StatsReport, Tracing, Window
@@ -90,6 +92,8 @@ class ProxyOptions(TypedDict, total=False):
     access_log: AccessLog | bool
     stats: CacheStore | bool
     tracing: Tracing | None
+    dashboard: str | None
+    dashboard_identify: Identify | None
     name: str
     prefix: str
     endpoints: Iterable[str]
@@ -151,6 +155,8 @@ class AIProxy:
     stats: whether calls are counted for `stats()`: with the other processes in the store of the
         cache, or in one that is given here.
     tracing: what follows each call from its beginning, such as `OpenTelemetry()`.
+    dashboard: a path, like "/ai", of a page that shows what the calls are like and cost.
+    dashboard_identify: your function, like `identify`, of who may see it.
     name: of the app. Apps of one name that use one storage count together.
     prefix: the path under which the proxy lives.
     endpoints: what may be relayed; see `DEFAULT_ENDPOINTS`.
@@ -209,6 +215,8 @@ class AIProxy:
         access_log: AccessLog | bool = True,
         stats: CacheStore | bool = True,
         tracing: Tracing | None = None,
+        dashboard: str | None = None,
+        dashboard_identify: Identify | None = None,
         name: str = "default",
         prefix: str = "/v1",
         endpoints: Iterable[str] = DEFAULT_ENDPOINTS,
@@ -224,7 +232,7 @@ class AIProxy:
     ) -> None:
         # Not with `import ai_proxy_mw`, which shall be quick also where no proxy is made.
         from ai_proxy_mw._pipeline import build  # noqa: PLC0415
-        from ai_proxy_mw._records import desk_of, stats_of  # noqa: PLC0415
+        from ai_proxy_mw._records import Seen, desk_of, stats_of  # noqa: PLC0415
         from ai_proxy_mw._rules import rules_of  # noqa: PLC0415
         from ai_proxy_mw._ways import ways_of  # noqa: PLC0415
         from ai_proxy_mw.accounting.costs import Costs  # noqa: PLC0415
@@ -298,6 +306,12 @@ class AIProxy:
             name=name,
             stopping=self.terms.stop.begun if health_endpoint else None,
         )
+        self.dashboard: Dashboard | None = None
+        if dashboard is not None:
+            seen = Seen(self._counted(), self._ways.lanes, self.limits)
+            self.dashboard = _dashboard(dashboard, dashboard_identify, seen, self.prefix)
+        elif dashboard_identify is not None:
+            raise ConfigurationError("dashboard_identify= needs a path: write dashboard='/ai'")
         self.handle: Handler = journey.whole
         self.stopping: Handler = journey.stopping
         self._admitted = journey.admitted
@@ -445,6 +459,12 @@ def _answers(cache: Cache, name: str, ways: Ways, costs: Costs) -> Answers:
     from ai_proxy_mw.caching.answers import Answers  # noqa: PLC0415 - see above
 
     return Answers(cache, name=name, upstream=ways.accounts, forwarded=ways.forwarded, costs=costs)
+
+
+def _dashboard(prefix: str, identify: Identify | None, seen: Seen, api: str) -> Dashboard:
+    from ai_proxy_mw.dashboard.app import dashboard_of  # noqa: PLC0415 - not where there is none
+
+    return dashboard_of(prefix, identify, seen, api)
 
 
 def _gate(max_concurrent: int | Concurrency | None) -> Gate | None:

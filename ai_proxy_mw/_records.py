@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw.metrics.access_log import AccessLog
 from ai_proxy_mw.metrics.desk import Desk
 from ai_proxy_mw.metrics.outlet import ThreadOutlet, outlet_of
 from ai_proxy_mw.metrics.stats import Stats
+from ai_proxy_mw.routing.standing import stats_of as standing_of
 
 if TYPE_CHECKING:
     from ai_proxy_mw.accounting.record import Record
-    from ai_proxy_mw.metrics.base import RecordHook, Tracing
+    from ai_proxy_mw.limiting.closest import Closest
+    from ai_proxy_mw.limiting.limiter import Limiter
+    from ai_proxy_mw.metrics.base import By, RecordHook, StatsReport, Tracing, Window
     from ai_proxy_mw.metrics.desk import Take
+    from ai_proxy_mw.routing.lane import Lane
+    from ai_proxy_mw.routing.standing import UpstreamStats
     from ai_proxy_mw.stores.base import CacheStore
+
+
+class Seen(NamedTuple):
+    """What the dashboard shows."""
+
+    counted: Stats
+    lanes: Sequence[Lane]
+    limiter: Limiter
+
+    async def stats(self, window: Window, by: By) -> StatsReport:
+        return await self.counted.read(window, by)
+
+    async def recent(self, most: int) -> list[Record]:
+        return await self.counted.recent(most)
+
+    def upstreams(self) -> list[UpstreamStats]:
+        return [standing_of(lane) for lane in self.lanes]
+
+    def limits(self) -> list[Closest]:
+        return self.limiter.closest()
 
 
 def stats_of(stats: CacheStore | bool, *, name: str, kept: CacheStore | None) -> Stats | None:

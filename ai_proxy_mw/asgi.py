@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._terms import Terms
-    from ai_proxy_mw._types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+    from ai_proxy_mw._types import ASGIApp, Handler, Message, RawHeaders, Receive, Scope, Send
 
 
 class AIProxyMiddleware:
@@ -47,11 +47,19 @@ class AIProxyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            rest = below(self.proxy.prefix, scope["path"], scope.get("root_path", ""))
+            path, root = scope["path"], scope.get("root_path", "")
+            rest = below(self.proxy.prefix, path, root)
+            page = self.proxy.dashboard
+            if rest is None and page is not None:
+                within = below(page.prefix, path, root)
+                if within is not None:
+                    call = _Call(self.proxy, self._rounds, scope, within, receive, send)
+                    await call.run(page.handle, page.handle)
+                    return
             if rest is not None or self._host is None:
                 call = _Call(self.proxy, self._rounds, scope, rest, receive, send)
                 call.request.app = self._host
-                await call.run()
+                await call.run(self.proxy.handle, self.proxy.stopping)
                 return
         elif scope["type"] == "lifespan":
             receive, send = self._stopping(receive), self._closing(send)
@@ -108,7 +116,7 @@ class RouteDoor:
         """
         call = _Call(self.proxy, self._rounds, scope, path, receive, send)
         call.request.hand_over(identified, refusal)
-        await call.run()
+        await call.run(self.proxy.handle, self.proxy.stopping)
 
 
 class _Call:
@@ -152,10 +160,10 @@ class _Call:
             scope=scope,
         )
 
-    async def run(self) -> None:
-        proxy, watch = self._proxy, self._watch
+    async def run(self, handle: Handler, stopping: Handler) -> None:
+        watch = self._watch
         try:
-            response = await respond(self.request, watch, proxy.terms, proxy.handle, proxy.stopping)
+            response = await respond(self.request, watch, self._proxy.terms, handle, stopping)
             await deliver(response, self._start, self._write, watch)
         except (ClientGone, Truncated):
             return  # the server sees an answer without its end, and closes the connection

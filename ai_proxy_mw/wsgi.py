@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ai_proxy_mw._identity import Identity
     from ai_proxy_mw._terms import Terms
-    from ai_proxy_mw._types import RawHeaders
+    from ai_proxy_mw._types import Handler, RawHeaders
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -62,7 +62,13 @@ class AIProxyWSGIMiddleware:
         self.proxy.terms.stop.listen()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        rest = below(self.proxy.prefix, environ.get("PATH_INFO", ""))
+        path = environ.get("PATH_INFO", "")
+        rest = below(self.proxy.prefix, path)
+        page = self.proxy.dashboard
+        if rest is None and page is not None:
+            within = below(page.prefix, path)
+            if within is not None:
+                return _Call(self.proxy, environ, within, page.handle).answer(start_response)
         if rest is None and self.app is not None:
             return self.app(environ, start_response)
         call = _Call(self.proxy, environ, rest)
@@ -103,12 +109,15 @@ class RouteDoor:
 class _Call:
     """One request, seen from both threads: the worker's and the loop's."""
 
-    def __init__(self, proxy: AIProxy, environ: Environ, rest: str | None) -> None:
+    def __init__(
+        self, proxy: AIProxy, environ: Environ, rest: str | None, page: Handler | None = None
+    ) -> None:
         thread = loop_thread()
         thread.at_stop(proxy, proxy.aclose)
         if not proxy.terms.stop.met:
             proxy.terms.stop.meet()
         self._proxy = proxy
+        self._page = page
         self._environ = environ
         self._loop = thread.loop
         self._rounds = thread.rounds
@@ -179,12 +188,13 @@ class _Call:
             self._bridge.let_go()
 
     async def _run(self) -> None:
-        proxy = self._proxy
+        proxy, page = self._proxy, self._page
+        handle, stopping = (proxy.handle, proxy.stopping) if page is None else (page, page)
         leaving = Leaving(self._environ, self._on_leave)
         call = self._under_way = _UnderWay(proxy.terms, self.request.body, leaving)
         self._rounds.join(call)
         try:
-            response = await respond(self.request, call, proxy.terms, proxy.handle, proxy.stopping)
+            response = await respond(self.request, call, proxy.terms, handle, stopping)
             await deliver(response, self._start, self._write, call)
         except Truncated:
             if self._head is not None:
