@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from ai_proxy_mw.accounting.record import Record
 from ai_proxy_mw.metrics import prometheus
 from ai_proxy_mw.metrics.prometheus import PrometheusMetrics
 from ai_proxy_mw.routing.standing import UpstreamStats
+from tests.servers import ROOT
 
 CHAT = "POST /chat/completions"
 
@@ -380,7 +382,8 @@ class TestText:
     def test_it_parses_strictly(self, registry: CollectorRegistry) -> None:
         filled(registry)
         plain = list(parse(generate_latest(registry).decode()))
-        strict = list(parse_openmetrics(openmetrics.generate_latest(registry).decode()))
+        text = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+        strict = list(parse_openmetrics(text.decode()))  # type: ignore[no-untyped-call]
         wanted = {each.name.removesuffix("_total") for each in prometheus.FAMILIES}
         wanted |= {each.name.removesuffix("_total") for each in prometheus.SUBJECT_FAMILIES}
         wanted |= {
@@ -404,6 +407,21 @@ class TestText:
                 assert not family.name.endswith(("_total", "_count", "_sum", "_bucket", "_info"))
             if family.type == "histogram":
                 assert family.name.endswith("_seconds")
+
+    def test_the_page_has_each_and_no_others(self) -> None:
+        page = (ROOT / "docs" / "prometheus.md").read_text()
+        rows = re.findall(
+            r"^\| `ai_proxy_(\w+)` \| (counter|histogram) \| (.*?) \|", page, re.MULTILINE
+        )
+        ours = [*prometheus.FAMILIES, *prometheus.SUBJECT_FAMILIES]
+        assert rows == [
+            (
+                each.name,
+                "histogram" if each.buckets else "counter",
+                ", ".join(f"`{label}`" for label in each.labels),
+            )
+            for each in ours
+        ]
 
     def test_buckets_ascend_and_reach_the_longest_call(self) -> None:
         for family in prometheus.FAMILIES:
