@@ -38,6 +38,8 @@ SHAPES = {
     "mistral": "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bD1fG",
     "jwt": JWT,
     "base64": BLOB,
+    "base64 as PHP writes it": "aBcDeFgHiJ0\\/" * 20,
+    "base64 as .NET writes it": "aBcDeFgHiJ0\\u002B" * 20,
     "base64 for urls": BLOB.replace("+", "-").replace("/", "_"),
 }
 
@@ -77,8 +79,7 @@ def test_keys_go_by_their_shape(shape: str, setting: str) -> None:
 def test_a_key_that_the_cut_halves_is_not_shown(shape: str) -> None:
     secret = SHAPES[shape]
     for at in range(len(secret) + 1):
-        data = json.dumps({"content": f"What is {secret}"})[: 21 + at].encode()
-        assert data.endswith(secret[:at].encode())
+        data = f'{{"content": "What is {secret[:at]}'.encode()
         text = redact(data, whole=False).decode()
         assert text == '{"content": "What is ' + ("[redacted]" if at else "")
 
@@ -143,6 +144,7 @@ KEPT = (
     '{"id":"7f1c54a0-29e4-4b3e-8f39-2d4a6c1e9b77"}',
     "a task-management-and-risk-based-approach, the keyboard: big, the monkey= small",
     "| --- | " + "-" * 100 + " | " + "=" * 100 + " | " + "_" * 100,
+    f"{HEX}-report {HEX}_1",
     "Table-1." + "-" * 100,
     "/usr/lib/python3/site-packages/ai_proxy_mw/metrics/redact.py has no secrets in it",
     "the token is here; a cookie, a password and an authorization were asked for by the bearer",
@@ -233,7 +235,7 @@ ADVERSARIAL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("head", [b"", b'"text":"'])
+@pytest.mark.parametrize("head", [b"A.", b'"text":"'])
 def test_no_input_takes_more_than_linear_time(head: bytes) -> None:
     # Of the processor's time, since the machine may have others to serve. What is quadratic
     # takes minutes for the smaller of the two.
