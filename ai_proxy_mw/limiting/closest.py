@@ -21,6 +21,9 @@ CLOSE = 5
 MOST = 100
 """How many are kept in mind: those with the least left."""
 
+_PAUSE = 1.0
+"""Seconds for which it is taken for granted that there was no room."""
+
 _LONGEST = 256
 """Characters of a name: a model is whatever a caller writes, however long."""
 
@@ -55,11 +58,13 @@ class _Kept(Struct, frozen=True):
 class Watch:
     """Of this process. Looks at how each call's limits stand, and keeps the closest in mind."""
 
-    __slots__ = ("_clock", "_kept")
+    __slots__ = ("_again", "_clock", "_farthest", "_kept")
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._kept: dict[_Key, _Kept] = {}
+        self._farthest = 0.0
+        self._again = 0.0
 
     def look(self, request: Request, standings: list[Standing]) -> None:
         """Take note of what is close, and forget what is no longer."""
@@ -89,11 +94,15 @@ class Watch:
 
     def _make_room(self, share: float, now: float) -> bool:
         """Whether there is room for another, be it in the place of one with more left."""
+        if share >= self._farthest and now < self._again:
+            return False
         self._forget(now)
         if len(self._kept) < MOST:
             return True
         last, kept = max(list(self._kept.items()), key=lambda item: item[1].share)
         if kept.share <= share:
+            # A crowd of callers who are no closer shall not have it looked for with each call.
+            self._farthest, self._again = kept.share, now + _PAUSE
             return False
         self._kept.pop(last, None)
         return True
