@@ -1,4 +1,4 @@
-"""`python -m ai_proxy_mw`: try the proxy offline, or look into a cache."""
+"""`python -m ai_proxy_mw`: try the proxy offline, look into a cache, or time an upstream."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import json
 import os
 import socket
 import sys
+from functools import partial
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ai_proxy_mw._cache_command import add_arguments, run
 from ai_proxy_mw._errors import ConfigurationError
+from ai_proxy_mw._ping_command import add_arguments as add_ping_arguments
+from ai_proxy_mw._ping_command import run as ping
 from ai_proxy_mw._proxy import AIProxy
 from ai_proxy_mw.asgi import AIProxyMiddleware
 from ai_proxy_mw.stores.guard import StoreDown
@@ -52,11 +55,14 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--model", default="fake-1", help="what the first question is put to")
     command.add_argument("--once", action="store_true", help="stop after the first answer")
     add_arguments(commands.add_parser("cache", help="look into a cache, or forget what it holds"))
+    add_ping_arguments(commands.add_parser("ping", help="how long each step to an upstream takes"))
     options = parser.parse_args(arguments)
     try:
         if options.command == "cache":
             asyncio.run(run(options, print))
             return 0
+        if options.command == "ping":
+            return asyncio.run(ping(options, print, partial(print, file=sys.stderr)))
         return demo(options.port, options.model, once=options.once)
     except ConfigurationError as error:
         print(error, file=sys.stderr)

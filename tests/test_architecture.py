@@ -17,6 +17,7 @@ ROOT = PACKAGE.parent
 FLOORS: list[set[str]] = [
     {"__main__", "__init__"},
     {"_cache_command", "_ping_command", "_report_command"},
+    {"_ping"},
     {"testing"},
     {"contrib"},
     {"asgi", "wsgi"},
