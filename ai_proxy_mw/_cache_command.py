@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw._errors import ConfigurationError
+from ai_proxy_mw._terminal import plain
 from ai_proxy_mw.stores.disk_cache import DiskCache
 from ai_proxy_mw.stores.guard import StoreDown
 
@@ -115,8 +116,3 @@ async def _purged(store: CacheStore, options: argparse.Namespace) -> int:
 
 
 _ACTIONS = {"stats": _stats, "list": _list, "purge": _purge}
-
-
-def plain(text: str) -> str:
-    """A text for a terminal: what could move its cursor is written out."""
-    return text.encode("unicode_escape").decode()

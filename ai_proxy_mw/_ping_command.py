@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ai_proxy_mw._base_url import MODEL, can_stand_in_path, place_of
-from ai_proxy_mw._cache_command import plain
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._ping import STEPS, TOKENS, Probe, Resolve, Row, Target, Tools, resolve
+from ai_proxy_mw._terminal import plain
 
 Say = Callable[[str], None]
 

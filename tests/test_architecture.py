@@ -17,7 +17,7 @@ ROOT = PACKAGE.parent
 FLOORS: list[set[str]] = [
     {"__main__", "__init__"},
     {"_cache_command", "_ping_command", "_report_command"},
-    {"_ping"},
+    {"_ping", "_terminal"},
     {"testing"},
     {"contrib"},
     {"asgi", "wsgi"},
