@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a host, the best first. Raises OSError."""
 
+Trace = Callable[[str, object], Awaitable[None]]
+
 STEPS = ("dns", "connect", "tls", "first_byte", "total")
 
 TOKENS = 16
@@ -219,30 +221,30 @@ class _Line:
             marks[event] = perf_counter()
             self.step = _STEP_AFTER.get(event, self.step)
 
-        body = self._target.body(limit_name)
-        request = self._client.build_request(
-            "GET" if body is None else "POST",
-            self._url(address),
-            headers=self._target.headers,
-            json=body,
-            extensions={"trace": trace, "sni_hostname": self._target.place.origin.host},
-        )
         try:
+            request = self._request(address, limit_name, trace)
             first = await self._read(await self._client.send(request, stream=True), limit_name)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             failed = Unreached if self.step == "connect" else Failed
             raise failed(_reason(error)) from None
         return _times(marks, begun, first)
 
-    def _url(self, address: str) -> httpx.URL:
+    def _request(self, address: str, limit_name: str, trace: Trace) -> httpx.Request:
         import httpx  # noqa: PLC0415 - see above
 
-        origin = self._target.place.origin
-        return httpx.URL(
-            scheme=origin.scheme,
-            host=address,
-            port=origin.port,
-            raw_path=self._target.path.encode("ascii"),
+        target, origin = self._target, self._target.place.origin
+        body = target.body(limit_name)
+        return self._client.build_request(
+            "GET" if body is None else "POST",
+            httpx.URL(
+                scheme=origin.scheme,
+                host=address,
+                port=origin.port,
+                raw_path=target.path.encode("ascii"),
+            ),
+            headers=target.headers,
+            json=body,
+            extensions={"trace": trace, "sni_hostname": origin.host},
         )
 
     async def _read(self, response: httpx.Response, limit_name: str) -> float:

@@ -116,6 +116,8 @@ def _target(upstream: str, key: str | None, model: str | None) -> Target:
         raise ConfigurationError(plain(f"--upstream: {error}")) from None
     if MODEL in place.path and not (model and can_stand_in_path(model)):
         raise ConfigurationError(f"--upstream: {MODEL} needs a --model that can stand in a path")
+    if model is not None and re.search("[\ud800-\udfff]", model):
+        raise ConfigurationError("--model: write text")  # it was no UTF-8
     return Target(upstream=upstream, place=place, key=key, model=model)
 
 

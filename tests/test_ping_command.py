@@ -205,6 +205,7 @@ def test_what_fails_now_and_then_is_counted_beside_the_rest(
         (["--upstream", f"https://a/{CLEAR}"], "ASCII"),
         (["--upstream", "https://a/{model}/v1"], "needs a --model"),
         (["--upstream", "https://a/{model}/v1", "--model", "a/b"], "needs a --model"),
+        (["--upstream", "https://a/v1", "--model", "\udcff"], "--model: write text"),
         (["--upstream", "https://a/v1", "--api-key-env", "EMPTY"], "name of a variable"),
         (["--upstream", "https://a/v1", "--api-key-env", KEY], "name of a variable"),
         (
