@@ -1,4 +1,4 @@
-"""`python -m ai_proxy_mw`: try the proxy offline, look into a cache, or time an upstream."""
+"""`python -m ai_proxy_mw`: try the proxy offline, look into what it keeps, time upstreams."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from http.client import HTTPConnection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from ai_proxy_mw._cache_command import add_arguments, run
+from ai_proxy_mw import _cache_command, _ping_command, _report_command
 from ai_proxy_mw._errors import ConfigurationError
-from ai_proxy_mw._ping_command import add_arguments as add_ping_arguments
-from ai_proxy_mw._ping_command import run as ping
 from ai_proxy_mw._proxy import AIProxy
 from ai_proxy_mw.asgi import AIProxyMiddleware
 from ai_proxy_mw.stores.guard import StoreDown
@@ -24,9 +23,23 @@ from ai_proxy_mw.stores.guard import StoreDown
 if TYPE_CHECKING:
     import uvicorn
 
+
+class Command(Protocol):
+    """A module with a command that looks into a store."""
+
+    def add_arguments(self, command: argparse.ArgumentParser) -> None: ...
+
+    async def run(self, options: argparse.Namespace, say: Callable[[str], None]) -> None: ...
+
+
 KEY = "sk-demo"
 DEFAULTS = {"AI_PROXY_UPSTREAM": "fake"}
 QUESTION = "What does a proxy inside my own app save me?"
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "cache": (_cache_command, "look into a cache, or forget what it holds"),
+    "report": (_report_command, "what each model has cost, and would have cost elsewhere"),
+}
 
 GUIDE = """
 Try it yourself, with curl:
@@ -54,15 +67,19 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--port", type=int, default=8080, help="0 takes a free one")
     command.add_argument("--model", default="fake-1", help="what the first question is put to")
     command.add_argument("--once", action="store_true", help="stop after the first answer")
-    add_arguments(commands.add_parser("cache", help="look into a cache, or forget what it holds"))
-    add_ping_arguments(commands.add_parser("ping", help="how long each step to an upstream takes"))
+    for name, (module, text) in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=text, description=text))
+    text = "how long each step to an upstream takes"
+    _ping_command.add_arguments(commands.add_parser("ping", help=text, description=text))
     options = parser.parse_args(arguments)
     try:
-        if options.command == "cache":
-            asyncio.run(run(options, print))
+        if options.command in COMMANDS:
+            module, _ = COMMANDS[options.command]
+            asyncio.run(module.run(options, print))
             return 0
         if options.command == "ping":
-            return asyncio.run(ping(options, print, partial(print, file=sys.stderr)))
+            say, warn = print, partial(print, file=sys.stderr)
+            return asyncio.run(_ping_command.run(options, say, warn))
         return demo(options.port, options.model, once=options.once)
     except ConfigurationError as error:
         print(error, file=sys.stderr)

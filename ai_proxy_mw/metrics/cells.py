@@ -161,7 +161,7 @@ class Cells:
             )
         is_request = not record.background
         is_complete = is_request and record.outcome == "complete"
-        took = record.total
+        took = max(0.0, record.total)
         number = class_of(took)
         cells = self._cells_of(record, was_of_use=is_complete or tokens_in or tokens_out)
         for cell in cells:

@@ -39,9 +39,12 @@ def seconds_of(number: int) -> float:
 
 def percentile(counts: Mapping[int, int], part: float) -> float | None:
     """The time that `part` of all (0 to 1) have not exceeded; None where there are none."""
-    left = part * (sum(counts.values()) - 1)
-    for number in sorted(counts):
-        left -= counts[number]
-        if left < 0:
-            return seconds_of(number)
-    return None
+    total = sum(counts.values())
+    if not total:
+        return None
+    left = part * (total - 1)
+    numbers = iter(sorted(counts))
+    number = next(numbers)
+    while (left := left - counts[number]) >= 0:
+        number = next(numbers)
+    return seconds_of(number)
