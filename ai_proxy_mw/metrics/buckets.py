@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,7 +52,7 @@ TIERS: dict[Window, Tier] = {
 }
 
 
-class Sheet:
+class Sheet(ABC):
     """Something that is written down whole, each time that it has changed.
 
     Its name in the store is its own, so that nobody ever overwrites what another has counted, and
@@ -87,12 +88,12 @@ class Sheet:
         self._again = True
         self._stored = 0
 
+    @abstractmethod
     def keep(self, now: float) -> float:
         """Seconds that it is of use."""
-        raise NotImplementedError
 
-    def _document(self) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _document(self) -> bytes: ...
 
 
 class Bucket(Sheet):

@@ -15,6 +15,7 @@ import pytest
 from ai_proxy_mw import ConfigurationError, MemoryCache
 from ai_proxy_mw._loop import SETTLING
 from ai_proxy_mw.accounting.record import Bodies
+from ai_proxy_mw.metrics import stats as module
 from ai_proxy_mw.metrics.buckets import RECENT, TIERS
 from ai_proxy_mw.metrics.shelf import REST
 from ai_proxy_mw.metrics.stats import Stats
@@ -517,6 +518,21 @@ def test_a_child_begins_anew(store: Wrapped, clock: Clock) -> None:
     os.close(reading)
     os.close(writing)
     assert asyncio.run(requests(stats)) == 2
+
+
+def test_after_a_fork_all_begin_anew(store: Wrapped, clock: Clock) -> None:
+    stats = Stats(name="app", store=store, clock=clock)
+    stats.add(call())
+    module._forked()
+    assert asyncio.run(requests(stats)) == 0
+
+
+def test_what_is_in_memory_and_out_of_the_window(clock: Clock) -> None:
+    stats = Stats(name="app", clock=clock)
+    stats.add(call())
+    clock.now += 3600
+    assert asyncio.run(requests(stats, "1h")) == 0
+    assert asyncio.run(requests(stats, "24h")) == 1
 
 
 @pytest.mark.parametrize("flush", [0, -1, float("nan"), float("inf"), True, "5"])
