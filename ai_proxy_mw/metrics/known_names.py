@@ -21,7 +21,9 @@ class KnownNames:
         return name in self._names
 
     def learn(self, name: str | None) -> None:
-        if name is not None and len(name) <= LONGEST and len(self._names) < self._most:
+        if name is None or name in self._names:
+            return
+        if len(name) <= LONGEST and len(self._names) < self._most:
             self._names.add(name)
 
     def told(self, name: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry import metrics
 
@@ -30,6 +31,8 @@ class Meters:
         self._asked = KnownNames(MOST_MODELS)
         self._used = KnownNames(MOST_MODELS)
         self._errors = KnownNames(MOST_ERRORS)
+        # Most calls are like one before; making these anew costs more than all the rest here.
+        self._labels = lru_cache(maxsize=1024)(_labels)
         self._tokens = meter.create_histogram(
             names.TOKEN_USAGE,
             "{token}",
@@ -55,34 +58,46 @@ class Meters:
         operation = names.OPERATIONS.get(record.endpoint)
         if operation is None or not record.attempts:
             return
-        labels = self._labels(record, operation)
+        model, used = record.model, record.model_used
+        labels = self._labels(
+            operation,
+            names.provider_of(record, self._providers),
+            None if model is None else self._asked.told(model),
+            None if used is None else self._used.told(used),
+        )
         if record.measured:
-            self._count_tokens(record, labels, context)
+            if record.input_tokens:
+                self._tokens.record(record.input_tokens, labels.read, context)
+            if record.output_tokens:
+                self._tokens.record(record.output_tokens, labels.written, context)
         if record.stream and record.first_byte is not None:
-            self._first_chunk.record(record.first_byte, labels, context)
+            self._first_chunk.record(record.first_byte, labels.all, context)
         error = names.error_of(record)
-        if error is not None:
+        if error is None:
+            self._duration.record(record.total, labels.all, context)
+        else:
             self._errors.learn(error)
-            labels = {**labels, names.ERROR_TYPE: self._errors.told(error)}
-        self._duration.record(record.total, labels, context)
+            told = {**labels.all, names.ERROR_TYPE: self._errors.told(error)}
+            self._duration.record(record.total, told, context)
 
-    def _labels(self, record: Record, operation: str) -> dict[str, str]:
-        labels = {
-            names.OPERATION: operation,
-            names.PROVIDER: names.provider_of(record, self._providers),
-        }
-        if record.model is not None:
-            labels[names.REQUEST_MODEL] = self._asked.told(record.model)
-        if record.model_used is not None:
-            labels[names.RESPONSE_MODEL] = self._used.told(record.model_used)
-        return labels
 
-    def _count_tokens(
-        self, record: Record, labels: dict[str, str], context: Context | None
-    ) -> None:
-        for kind, tokens in (("input", record.input_tokens), ("output", record.output_tokens)):
-            if tokens:
-                self._tokens.record(tokens, {**labels, names.TOKEN_TYPE: kind}, context)
+class _Labels(NamedTuple):
+    """all: of any measure. read, written: of tokens."""
+
+    all: dict[str, str]
+    read: dict[str, str]
+    written: dict[str, str]
+
+
+def _labels(operation: str, provider: str, model: str | None, used: str | None) -> _Labels:
+    labels = {names.OPERATION: operation, names.PROVIDER: provider}
+    if model is not None:
+        labels[names.REQUEST_MODEL] = model
+    if used is not None:
+        labels[names.RESPONSE_MODEL] = used
+    return _Labels(
+        labels, {**labels, names.TOKEN_TYPE: "input"}, {**labels, names.TOKEN_TYPE: "output"}
+    )
 
 
 def _seconds(meter: Meter, name: str, description: str) -> Histogram:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ai_proxy_mw._types import RawHeaders
     from ai_proxy_mw.accounting.record import Record
 
+_FOR_SAMPLERS = {
+    endpoint: {names.OPERATION: operation} for endpoint, operation in names.OPERATIONS.items()
+}
 _FAILED = Status(StatusCode.ERROR)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _VALUE = re.compile(r"[\t -~]*")
@@ -50,12 +53,12 @@ class Spans:
         path = request.path or ""
         if path.startswith("/_") or request.method == "OPTIONS":
             return NO_SPAN  # who watches over us asks all the time; and a preflight is no call
-        operation = names.OPERATIONS.get(f"{request.method} {path}")
+        endpoint = f"{request.method} {path}"
         return self._tracer.start_span(
-            operation or "ai_proxy",
+            names.OPERATIONS.get(endpoint, "ai_proxy"),
             self._parent(request) if self._from_headers else None,
             SpanKind.CLIENT,
-            None if operation is None else {names.OPERATION: operation},  # samplers look at it
+            _FOR_SAMPLERS.get(endpoint),
             start_time=now,
         )
 
