@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _ENDPOINTS = ("POST /chat/completions", "POST /completions")
 
 _MEMBER = b',"stream_options":{"include_usage":true}'
+_NAME = b'"usage"'
+_NONE = b'"usage":null'
 _USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
 _OF_THE_BYTES = (b"content-length", b"etag")
 
@@ -89,7 +91,7 @@ class HiddenUsage(Body):
     waited for. When the stream is cut, half an event is dropped.
     """
 
-    __slots__ = ("_body", "_held", "_is_clean", "_is_large", "_line_feed", "events")
+    __slots__ = ("_body", "_held", "_is_clean", "_is_large", "_is_over", "_line_feed", "events")
 
     def __init__(self, body: Body) -> None:
         self.events: list[bytes] = []
@@ -97,28 +99,35 @@ class HiddenUsage(Body):
         self._held = bytearray()
         self._is_clean = True  # whether the next piece begins with an event
         self._is_large = False  # whether it is the end of a large event that is held
+        self._is_over = False
         self._line_feed: bool | None = None  # whether one that comes now is passed on with its CR
 
     @property
     def ended(self) -> bool:
-        return not self._held and self._body.ended
+        return not self._held and (self._is_over or self._body.ended)
 
     async def __anext__(self) -> bytes:
-        while True:
+        while not self._is_over:
             try:
                 piece = await self._body.__anext__()
             except StopAsyncIteration:
+                self._is_over = True
                 rest = self._rest()
                 if rest:
                     return rest
                 raise
             if self._is_clean and (piece[-2:] == b"\n\n" or piece[-4:] == b"\r\n\r\n"):
-                at = piece.find(b'"usage"')
-                if at < 0 or _USAGE.search(piece, at) is None:
+                at = piece.find(_NAME)
+                if (
+                    at < 0
+                    or (piece.startswith(_NONE, at) and piece.find(_NAME, at + 7) < 0)
+                    or _USAGE.search(piece, at) is None
+                ):
                     return piece
             shown = self._shown(piece)
             if shown:
                 return shown
+        raise StopAsyncIteration
 
     async def ready(self) -> None:
         await self._body.ready()
