@@ -40,7 +40,8 @@ def packed(head: bytes, body: bytes = b"") -> bytes:
 
 
 def head_of(made: Entry) -> list[Any]:
-    return list(msgspec.structs.astuple(made))[:-1]
+    """Without the body and what has come later."""
+    return list(msgspec.structs.astuple(made))[:-2]
 
 
 _FRAMES = st.lists(st.binary(min_size=1, max_size=5), max_size=5)
@@ -53,12 +54,14 @@ _FRAMES = st.lists(st.binary(min_size=1, max_size=5), max_size=5)
     ),
     seconds=st.floats(0, 1e9),
     model=st.text(max_size=5),
+    aside=st.lists(st.binary(max_size=5), max_size=2),
 )
 def test_what_is_encoded_is_decoded(
     parts: list[bytes],
     headers: list[tuple[bytes, bytes]],
     seconds: float,
     model: str,
+    aside: list[bytes],
 ) -> None:
     ends = [sum(map(len, parts[: count + 1])) for count in range(len(parts))]
     made = entry(
@@ -70,6 +73,7 @@ def test_what_is_encoded_is_decoded(
         ttl=seconds,
         keep=seconds,
         model=model,
+        aside=aside,
     )
     assert decode(KEY, encode(made)) == made
     assert frames(made) == (parts or [b""])
@@ -176,7 +180,10 @@ def test_heads_of_another_shape() -> None:
     assert decode(KEY, packed(encoded([*head, b""]), body)) == entry()
     assert decode(KEY, packed(encoded([*head, b"planted"]), body)) == entry()
     assert decode(KEY, packed(encoded([*head, b""]) + b"\0", body)) is None
+    assert decode(KEY, packed(encoded([*head, b"", [b"a"]]), body)) == entry(aside=[b"a"])
     assert decode(KEY, packed(encoded([*head, b"", 1]), body)) is None
+    assert decode(KEY, packed(encoded([*head, b"", ["a"]]), body)) is None
+    assert decode(KEY, packed(encoded([*head, b"", [], 1]), body)) is None
     assert decode(KEY, packed(encoded(head[:3]), body)) is None
     assert decode(KEY, packed(encoded({"key": KEY}), body)) is None
     assert decode(KEY, packed(b"\x91" * 100_000, body)) is None

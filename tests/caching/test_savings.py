@@ -28,6 +28,15 @@ def test_tokens_and_money_as_the_provider_has_counted() -> None:
     assert Savings(COSTS).of(ENTRY) == Saving(7, 5, 17)
 
 
+def test_what_was_put_aside_of_a_stream_is_read_behind_it() -> None:
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":5}}\n\n'
+    word = b'data: {"choices":[{"delta":{"content":"Hi"}}],"usage":null}\n\n'
+    stream = [(b"content-type", b"text/event-stream")]
+    entry = replace(ENTRY, headers=stream, event_stream=True, body=word)
+    assert Savings(COSTS).of(entry) == Saving(0, 1, 2)
+    assert Savings(COSTS).of(replace(entry, aside=[usage])) == Saving(7, 5, 17)
+
+
 def test_what_is_not_known_is_nothing() -> None:
     known = Savings(COSTS)
     assert known.of(replace(ENTRY, model="other")) == Saving(7, 5, 0)
