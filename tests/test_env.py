@@ -249,6 +249,7 @@ SEVERAL: list[dict[str, Any]] = [
         "weight": 1.5,
         "headers": {"OpenAI-Organization": "org"},
         "idempotency_key": True,
+        "stream_usage": False,
     },
     {
         "name": "azure",
@@ -281,6 +282,7 @@ def test_several_upstreams(tmp_path: Path) -> None:
             weight=1.5,
             headers={"OpenAI-Organization": "org"},
             idempotency_key=True,
+            stream_usage=False,
         )
         assert two.keys == ("sk-a2", "sk-a3")
         assert two.timeouts == Timeouts(connect=1, idle=2.5)

@@ -182,24 +182,25 @@ def test_no_more_is_held_than_a_large_event() -> None:
     asyncio.run(main())
 
 
-def test_when_it_has_ended() -> None:
-    async def main() -> None:
-        body = HiddenUsage(Hand(WORD + b"\n\n", DONE + b"\n\n", None, announced=True))
+@pytest.mark.parametrize(
+    ("pieces", "ended"),
+    [
+        ([WORD + b"\n\n", DONE + b"\n\n"], [False, True]),
+        ([WORD + b"\n\n" + DONE], [False, True]),  # the first time, something is held
+        ([WORD + b"\n\n" + USAGE + b"\n\n"], [True]),
+        ([WORD + b"\n\n", USAGE + b"\n\n" + DONE + b"\n\n"], [False, True]),
+    ],
+)
+def test_when_it_has_ended(pieces: list[bytes], ended: list[bool]) -> None:
+    async def main() -> list[bool]:
+        body = HiddenUsage(Hand(*pieces, None, announced=True))
         await body.ready()
-        assert not body.ended
-        await body.__anext__()
-        assert not body.ended
-        await body.__anext__()
-        assert body.ended
+        found = [body.ended async for _ in body]
         with pytest.raises(StopAsyncIteration):
             await body.__anext__()
-        body = HiddenUsage(Hand(WORD + b"\n\n" + DONE, None, announced=True))
-        await body.__anext__()
-        assert not body.ended  # something is held
-        assert await body.__anext__() == DONE
-        assert body.ended
+        return found
 
-    asyncio.run(main())
+    assert asyncio.run(main()) == ended
 
 
 def test_half_an_event_of_a_cut_stream_is_dropped() -> None:

@@ -197,28 +197,29 @@ def complete(call: Call) -> Answer:
         return event_stream(_text_chunks(call, reply))
     count = call.number("n", default=1, most=128)
     choices = [_text_choice(i, reply.text, _finish(reply)) for i in range(count)]
-    return json_answer(_text_completion(call, choices, _usage(reply, count)))
+    return json_answer(_text_completion(call, choices, usage=_usage(reply, count)))
 
 
 def _text_choice(index: int, text: str, finish: str | None) -> JSON:
     return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
 
 
-def _text_completion(call: Call, choices: list[JSON], usage: JSON | None) -> JSON:
+def _text_completion(call: Call, choices: list[JSON], **usage: JSON | None) -> JSON:
     return {
         "id": f"cmpl-{call.key}",
         "object": "text_completion",
         "created": CREATED,
         "model": call.data["model"],
         "choices": choices,
-        "usage": usage,
+        **usage,
     }
 
 
 def _text_chunks(call: Call, reply: Reply) -> Iterator[bytes]:
+    tail: dict[str, JSON | None] = {"usage": None} if _with_usage(call.data) else {}
     for piece in reply.pieces:
-        yield data_event(_text_completion(call, [_text_choice(0, piece, None)], None))
-    yield data_event(_text_completion(call, [_text_choice(0, "", _finish(reply))], None))
-    if _with_usage(call.data):
-        yield data_event(_text_completion(call, [], _usage(reply)))
+        yield data_event(_text_completion(call, [_text_choice(0, piece, None)], **tail))
+    yield data_event(_text_completion(call, [_text_choice(0, "", _finish(reply))], **tail))
+    if tail:
+        yield data_event(_text_completion(call, [], usage=_usage(reply)))
     yield DONE

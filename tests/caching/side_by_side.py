@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -124,10 +124,15 @@ class Call:
         self.how: Ending | None = None
 
     def begin(
-        self, *lines: bytes | Exception | None, json: bool = False, status: int = 200
+        self,
+        *lines: bytes | Exception | None,
+        json: bool = False,
+        status: int = 200,
+        aside: Sequence[bytes] = (),
     ) -> None:
         response = Response(status, JSON if json else STREAM, self.body)
         response.event_stream = not json
+        response.aside = aside
         response.observers.append(self)
         self.answer.set_result(response)
         self.body.say(*lines)

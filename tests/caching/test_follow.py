@@ -78,6 +78,28 @@ def test_a_stream_is_heard_while_it_comes() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("first", [b"", b"1"], ids=["one part", "two parts"])
+def test_what_was_put_aside_of_a_stream_is_told_with_its_end(first: bytes) -> None:
+    async def main() -> None:
+        two = Two()
+        two.leading.keeps = False
+        call, leader, follower = await two.begin()
+        aside: list[bytes] = []
+        if first:
+            call.begin(first, aside=aside)
+            await follower.hears(first)
+        aside.append(b"data: 7\n\n")
+        if not first:
+            call.begin(aside=aside)
+        call.body.say(b"2", None)
+        assert await follower.end() == await leader.end() == first + b"2"
+        for process in (two.leading, two.following):
+            assert process.flight is not None
+            assert list(process.flight.aside) == aside
+
+    asyncio.run(main())
+
+
 def test_a_quick_answer_is_found_among_what_is_kept() -> None:
     async def main() -> None:
         two = Two()

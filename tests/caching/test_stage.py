@@ -228,6 +228,26 @@ def test_many_who_ask_the_same_share_one_call() -> None:
     run(test)
 
 
+def test_what_was_put_aside_of_a_stream_goes_with_each_answer() -> None:
+    async def test() -> None:
+        body = Hand(EVENTS[0])
+        response = Response(200, [*STREAM], body)
+        response.aside = aside = [b"data: 7\n\n"]
+        home = house(response)
+        asked = question(stream=True)
+        answers = [await home.proxy.handle(request(asked)) for _ in range(2)]
+        body.put(*EVENTS[1:], None)
+        heard = [await hear(each) for each in answers]
+        assert await nothing_flies(home)
+        answers.append(await home.proxy.handle(request(asked)))
+        heard.append(await hear(answers[-1]))
+        assert [each.cached for each in heard] == ["MISS", "COLLAPSED", "HIT"]
+        assert {each.body for each in heard} == {b"".join(EVENTS)}
+        assert [each.aside for each in answers] == [aside] * 3
+
+    run(test)
+
+
 def test_a_stream_is_heard_by_who_comes_in_the_middle() -> None:
     async def test() -> None:
         body = Hand(EVENTS[0])
