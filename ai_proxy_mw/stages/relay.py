@@ -52,7 +52,7 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
         rewritten = rewritten or letter.rewritten
     call = request.call
     asked = None
-    if call is not None and upstream.takes_stream_usage and _counts(request):
+    if call is not None and call.stream and _counts(request) and upstream.takes_stream_usage:
         # What was not rewritten may be coded; what the call has is not.
         asked = asking(call, body if rewritten and isinstance(body, bytes) else None)
     if asked is not None:
