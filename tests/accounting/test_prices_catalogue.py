@@ -106,12 +106,26 @@ def test_what_only_looks_alike_has_no_price(name: str) -> None:
 
 
 def test_all_that_is_in_it_can_be_read() -> None:
-    catalogue = Catalogue()
-    names = {model.id for each in providers for model in each.models}
-    found = [price for name in names if (price := catalogue.of(name)) is not None]
+    claims = {id(claim.model): claim for each in genai._index().values() for claim in each}
+    assert len(claims) == sum(len(each.models) for each in providers)
+    found = [price for each in claims.values() if (price := genai._price(each)) is not None]
     assert len(found) > 1000
     assert all(price.input + price.output + (price.second or 0) > 0 for price in found)
-    assert catalogue.of("whisper-1") == Price(0, 0, second=0.0001)
+
+
+def test_a_name_of_the_catalogue_has_the_price_of_who_gave_it() -> None:
+    catalogue = Catalogue(["openrouter"])
+    router = next(each for each in providers if each.id == "openrouter")
+    for theirs in router.models[::40]:
+        price = catalogue.of(theirs.id)
+        assert price is None or price.input == float(_first(theirs.get_prices(datetime.now(UTC))))
+    assert Catalogue().of("whisper-1") == Price(0, 0, second=0.0001)
+
+
+def _first(price: ModelPrice) -> Decimal:
+    value = price.input_mtok
+    assert value is not None
+    return value.base if isinstance(value, TieredPrices) else value
 
 
 def test_who_calls_it_otherwise_is_not_believed(book: list[Provider]) -> None:
