@@ -359,6 +359,7 @@ def test_tokens_and_seconds(house: House) -> None:
 
 def test_only_what_is_known_is_counted(house: House) -> None:
     house.call(record(measured=False))  # an estimate
+    house.call(record(input_tokens=0, output_tokens=0))  # measured in seconds of sound, perhaps
     house.call(record(output_tokens=0, endpoint="POST /embeddings", model=None, model_used=None))
     assert [labels for labels, _ in told(house, names.TOKEN_USAGE)] == [
         {
