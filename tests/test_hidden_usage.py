@@ -167,6 +167,8 @@ def test_a_large_event_is_not_waited_for() -> None:
     at_once, _ = heard([large + b"\n\n" + USAGE + b"\n\n"])
     assert b"".join(at_once) == large + b"\n\n"
     assert b"".join(heard([large])[0]) == large  # and nothing comes behind it
+    lines = [b"data: " + b"x" * MAX_EVENT + b"\n", USAGE, b"\n\n"]
+    assert b"".join(heard(lines)[0]) == b"".join(lines)  # its end is none of its own
 
 
 def test_no_more_is_held_than_a_large_event() -> None:

@@ -177,7 +177,7 @@ class HiddenUsage(Body):
         """What stands behind the last blank line; some readers take that for an event, too."""
         rest = bytes(self._held)
         self._held.clear()
-        return b"" if not self._is_large and self._is_put_aside(rest) else rest
+        return b"" if self._is_put_aside(rest) else rest
 
     def _is_put_aside(self, event: bytes) -> bool:
         if len(event) > MAX_EVENT or _USAGE.search(event) is None or not _is_usage(event):
