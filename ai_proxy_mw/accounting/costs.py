@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw._errors import PriceUnknown
 from ai_proxy_mw._limits import Limit
 from ai_proxy_mw.accounting.estimate import Estimate, estimate
-from ai_proxy_mw.accounting.prices import Price, Prices, cost
+from ai_proxy_mw.accounting.prices import Price, Prices, cost, covers
 from ai_proxy_mw.accounting.usage import Usage
 from ai_proxy_mw.schema.call import Call, runs_a_model
 
@@ -23,9 +23,6 @@ Answerer = tuple[str, str]
 
 Behind = Callable[[str], Sequence[Answerer]]
 """Who may answer for a model."""
-
-_LONGEST_NAME = 256
-"""Characters of a model's name that is looked up and kept in mind."""
 
 _FREE = ("POST /messages/count_tokens", "POST /moderations")
 
@@ -43,7 +40,6 @@ class Costs:
         self._prices = prices or Prices()
         self._estimate = estimator or estimate
         self._behind = behind or _itself
-        self._price = lru_cache(maxsize=1024)(self._prices.of)
 
     def bill(self, request: Request) -> Bill:
         """What a call may cost."""
@@ -55,8 +51,8 @@ class Costs:
 
     def micro_usd(self, model: str, usage: Usage) -> int | None:
         """What a model's use costs, in micro-dollars; None where that is not known."""
-        price = self._price(model) if len(model) <= _LONGEST_NAME else None
-        return None if price is None else cost(price, usage)
+        price = self._prices.of(model)
+        return cost(price, usage) if price is not None and covers(price, usage) else None
 
     def _priced(self, call: Call | None) -> tuple[Price, ...]:
         """The prices of all models that may answer; none if one of them is not known."""
@@ -153,7 +149,9 @@ class Bill:
         price = None if by is None else self._price_of(*by)
         # Whichever of them answers, it is no more than the dearest costs.
         prices = self._prices if price is None else (price,)
-        return max((cost(price, usage) for price in prices), default=None)
+        if not all(covers(each, usage) for each in prices):
+            return None
+        return max((cost(each, usage) for each in prices), default=None)
 
     @property
     def _prices(self) -> tuple[Price, ...]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw.accounting.note import Note, NoteOfBodies
+from ai_proxy_mw.metrics.harmless import begun
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
@@ -44,7 +45,7 @@ class Desk:
         most = self._body_bytes
         note = NoteOfBodies(self._put, most) if most else Note(self._put)
         if self._tracing is not None:
-            note.span = self._tracing.begin(request)
+            note.span = begun(self._tracing, request)
         return note
 
     @property

@@ -16,6 +16,7 @@ from ai_proxy_mw.upstream.base import Outbound
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request, Response
     from ai_proxy_mw._incoming import RequestBody
+    from ai_proxy_mw._types import RawHeaders
     from ai_proxy_mw.routing.lane import Lane
     from ai_proxy_mw.routing.letter import Letter
 
@@ -58,9 +59,10 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
     if asked is not None:
         body, rewritten = asked, True
     if callable(upstream.auth):
-        own = await lane.credentials()
-        given = {name for name, _ in own}
-        headers = [line for line in headers if line[0] not in given] + own
+        headers = _with(headers, await lane.credentials())
+    note = request.note
+    if note is not None and note.span is not None:
+        headers = _with(headers, note.span.headers())
     if rewritten:
         headers = [line for line in headers if line[0] != b"content-encoding"]
     outbound = Outbound(
@@ -71,11 +73,8 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
         body=body,
         timeouts=timeouts,
     )
-    note = request.note
     if note is None:
         return await _sent(request, lane, outbound, hides=asked is not None)
-    if note.span is not None:
-        headers += note.span.headers()
     note.leaves(lane.provider.name, None if request.call is None else request.call.model)
     try:
         return await _sent(request, lane, outbound, hides=asked is not None)
@@ -96,6 +95,12 @@ async def _sent(request: Request, lane: Lane, outbound: Outbound, *, hides: bool
         await response.body.aclose()
         raise
     return response
+
+
+def _with(headers: RawHeaders, own: RawHeaders) -> RawHeaders:
+    """With lines of ours in the place of others of their names."""
+    given = {name for name, _ in own}
+    return [line for line in headers if line[0] not in given] + own
 
 
 def _counts(request: Request) -> bool:

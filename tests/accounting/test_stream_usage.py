@@ -139,7 +139,7 @@ def test_where_it_is_not_taken_it_is_not_asked_for(door: str) -> None:
 
 @pytest.mark.parametrize("options", [{"limits": []}, {"limits": ["100/day"]}], ids=str)
 def test_where_nobody_counts_it_is_not_asked_for(door: str, options: dict[str, Any]) -> None:
-    with house(door, **options) as home:
+    with house(door, stats=False, access_log=False, **options) as home:
         assert not has_report(home.post())
         assert home.fakes[0].requests[-1].json() == question()
 
