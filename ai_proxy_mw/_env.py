@@ -212,6 +212,17 @@ def _cache_store(value: str) -> CacheStore | None:
     return DiskCache(value)
 
 
+def _stats(value: str) -> CacheStore | bool:
+    """`1` or `0`, or where processes tell each other what they have counted."""
+    if value in ("0", "1"):
+        return value == "1"
+    if "://" in value:
+        return RedisCache(value)
+    if "/" in value:
+        return DiskCache(value)
+    raise ConfigurationError("write 1, 0, a directory like var/ai-stats, or the URL of a Redis")
+
+
 def _cache_ttl(value: str) -> float:
     try:
         seconds = float(value)
@@ -283,5 +294,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AI_PROXY_CACHE": ("cache", _cache_store),
     "AI_PROXY_CACHE_TTL": ("cache_ttl", _cache_ttl),
     "AI_PROXY_CACHE_SCOPE": ("cache_scope", _choice("subject", "shared")),
+    "AI_PROXY_STATS": ("stats", _stats),
+    "AI_PROXY_ACCESS_LOG": ("access_log", _flag("log a line for each call")),
     "AI_PROXY_CORS_ORIGINS": ("cors", _cors),
 }
