@@ -5,10 +5,11 @@ const EDGE = { top: 10, right: 8, bottom: 24 };
 
 // The ends of the grid: a few round numbers from 0 to above the most.
 function grid(most) {
-  const step = nice((most || 1) / 3);
+  if (!most) return [0];
+  const step = nice(most / 3);
   const ticks = [];
   for (let tick = 0; tick < most + step * 0.999; tick += step) ticks.push(tick);
-  return ticks.length > 1 ? ticks : [0, step];
+  return ticks;
 }
 
 function nice(rough) {

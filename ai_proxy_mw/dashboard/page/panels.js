@@ -15,7 +15,7 @@ function tiles({ total, series }) {
       { series: over((row) => row.requests), tone: "t-requests" }),
     tile("Error rate", percent.format(total.error_rate), some(total.errors, "error", "errors"),
       { series: over((row) => row.errors), tone: "t-errors", bad: total.error_rate >= 0.05 }),
-    tile("Latency", [["p50", span(total.p50)], ["p95", span(total.p95)], ["p99", span(total.p99)]], `mean ${span(total.mean)}, of complete calls`,
+    tile("Latency", [["p50", span(total.p50)], ["p95", span(total.p95)], ["p99", span(total.p99)]], total.mean === null ? "no complete calls" : `mean ${span(total.mean)}, of complete calls`,
       { series: over((row) => row.mean), tone: "t-latency", wide: true }),
     tile("Cost", sumOfMoney(total), total.unpriced ? `and ${some(total.unpriced, "call", "calls")} at an unknown price` : "all prices known",
       { series: over((row) => row.cost), tone: "t-cost" }),
@@ -32,7 +32,7 @@ const charts = [
   new Chart({
     title: "Requests", format: count, whole: true,
     series: [
-      { name: "other", kind: "bar", tone: "t-requests", value: (row) => row.requests - row.errors },
+      { name: "no error", kind: "bar", tone: "t-requests", value: (row) => row.requests - row.errors },
       { name: "errors", kind: "bar", tone: "t-errors", value: (row) => row.errors },
     ],
     note: (total) => `${some(total.requests, "call", "calls")}, ${some(total.errors, "error", "errors")}`,
