@@ -7,7 +7,7 @@ from unicodedata import normalize
 LONGEST = 256
 """Characters: a model is whatever a caller writes, however long."""
 
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULAS = ("=", "+", "-", "@")
 
 
 def shown(text: str) -> str:
@@ -24,8 +24,8 @@ def cell(value: object) -> str:
     if not isinstance(value, str):
         return str(value).lower() if isinstance(value, bool) else str(value)
     text = shown(value).replace("\x00", "")
-    # Some take off the spaces first, and some take full-width signs for the others.
-    if normalize("NFKC", text.lstrip(" \n")[:1]) in _FORMULAS:
+    # Some take off what is blank first, and some take full-width signs for the others.
+    if text.startswith(("\t", "\r")) or normalize("NFKC", text.lstrip()[:1]) in _FORMULAS:
         text = f"'{text}"
     if any(sign in text for sign in '",\r\n'):
         return '"' + text.replace('"', '""') + '"'

@@ -13,15 +13,7 @@ from ai_proxy_mw.dashboard.texts import LONGEST, cell, shown
 @pytest.mark.parametrize(
     "text",
     [
-        "=1+1",
-        "+1",
-        "-1",
-        "@SUM(A1)",
-        "\t=1",
-        "\r=1",
-        " =1",
-        "\n=1",
-        "\uff1d1",
+        *("=1", "+1", "-1", "@SUM(A1)", "\ta", "\ra", " =1", "\n=1", "\xa0=1", "\uff1d1"),
         '=HYPERLINK("a","b")',
     ],
 )
