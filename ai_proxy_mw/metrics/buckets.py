@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections import deque
@@ -50,6 +51,25 @@ TIERS: dict[Window, Tier] = {
     "24h": Tier("h", 3600, 24),
     "30d": Tier("d", 86_400, 30),
 }
+
+
+ALL = "all"
+"""The name of the sum of several documents, in the place of a random one."""
+
+_NAMES = re.compile("([0-9]{1,12}):([0-9a-z]{1,32})")
+
+
+class Place(NamedTuple):
+    """What the key of a document says."""
+
+    start: int
+    name: str
+
+
+def place_of(key: str, prefix: str) -> Place | None:
+    """None for the key of something else. prefix: of the tier."""
+    found = _NAMES.fullmatch(key, len(prefix))
+    return Place(int(found[1]), found[2]) if found else None
 
 
 class Sheet(ABC):
@@ -116,7 +136,7 @@ class Bucket(Sheet):
         self.changed()
 
     def counted(self, by: By) -> Counted:
-        return Counted(self._cells.total, self._cells.by[by])
+        return Counted(self._cells.total, self._cells.by[by], [])
 
     def _document(self) -> bytes:
         return encode(self._cells)

@@ -17,6 +17,9 @@ DIMENSIONS: tuple[By, ...] = get_args(By)
 PLACES: dict[By, int] = {"model": 200, "subject": 500, "endpoint": 50, "upstream": 50}
 """The most names that are counted apart; the others are counted together."""
 
+MOST_PLACES = 2000
+"""The same, where the counts of many processes are added up."""
+
 LONGEST_NAME = 256
 """Characters."""
 
@@ -104,7 +107,7 @@ class Cell(msgspec.Struct, array_like=True, gc=False):
 class Table(msgspec.Struct, array_like=True):
     """Cells by name. other: of those that found no place."""
 
-    names: Annotated[dict[_Name, Cell], msgspec.Meta(max_length=2048)] = {}
+    names: Annotated[dict[_Name, Cell], msgspec.Meta(max_length=MOST_PLACES)] = {}
     other: Cell = msgspec.field(default_factory=Cell)
 
     def place(self, name: str, places: int, *, was_of_use: bool | int) -> Cell:
@@ -182,10 +185,10 @@ class Cells:
         if is_request and record.cache is not None:
             _add_cached(cells, record)
 
-    def merge(self, other: Cells) -> None:
-        """Count another's calls as well."""
+    def merge(self, other: Cells, places: int | None = None) -> None:
+        """Count another's calls as well. places: in the place of `PLACES`."""
         for by, table in self.by.items():
-            table.merge(other.by[by], PLACES[by])
+            table.merge(other.by[by], places or PLACES[by])
 
     def _cells_of(self, record: Record, *, was_of_use: bool | int) -> list[Cell]:
         by = self.by

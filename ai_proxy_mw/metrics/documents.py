@@ -6,7 +6,7 @@ there, and no number or name in it is believed beyond its bounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -21,12 +21,22 @@ _VERSION = 1
 _FIELDS = tuple(name for name in Record.__struct_fields__ if name != "bodies")
 
 
+MOST_PARTS = 20_000
+"""Documents that one can be the sum of."""
+
+_Part = Annotated[str, msgspec.Meta(max_length=32)]
+
+
 class _Counted(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """tables: by dimension, each to be decoded where it is asked for."""
+    """tables: by dimension, each to be decoded where it is asked for.
+
+    parts: the names of those whose counts are in it, where it is the sum of several.
+    """
 
     version: int
     total: Cell
     tables: dict[str, msgspec.Raw]
+    parts: Annotated[list[_Part], msgspec.Meta(max_length=MOST_PARTS)] = []
 
 
 class _Told(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -42,6 +52,7 @@ class Counted(NamedTuple):
 
     total: Cell
     table: Table
+    parts: list[str]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -50,11 +61,8 @@ _table = msgspec.msgpack.Decoder(Table)
 _told = msgspec.msgpack.Decoder(_Told)
 
 
-def encode(cells: Cells) -> bytes:
-    tables: dict[str, msgspec.Raw] = {
-        by: msgspec.Raw(_encoder.encode(cells.by[by])) for by in DIMENSIONS
-    }
-    return _encoder.encode(_Counted(_VERSION, cells.total, tables))
+def encode(cells: Cells, parts: Sequence[str] = ()) -> bytes:
+    return _encoder.encode([_VERSION, cells.total, cells.by, parts])
 
 
 def decode(data: bytes, by: By) -> Counted | None:
@@ -63,9 +71,21 @@ def decode(data: bytes, by: By) -> Counted | None:
         found = _counted.decode(data)
         if found.version != _VERSION:
             return None
-        return Counted(found.total, _table.decode(found.tables[by]))
+        return Counted(found.total, _table.decode(found.tables[by]), found.parts)
     except (ValueError, KeyError, RecursionError):
         return None
+
+
+def decode_all(data: bytes) -> tuple[Cells, list[str]] | None:
+    """All that a document says, and its parts; None as above."""
+    found = [decode(data, by) for by in DIMENSIONS]
+    cells = Cells()
+    for by, counted in zip(DIMENSIONS, found, strict=True):
+        if counted is None:
+            return None
+        cells.by[by] = counted.table
+        parts = counted.parts
+    return cells, parts
 
 
 def encode_records(records: Iterable[Record]) -> bytes:

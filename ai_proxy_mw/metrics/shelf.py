@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Awaitable, Callable
@@ -60,10 +61,20 @@ class Shelf:
         data = await self._ask(0, partial(self._store.get, key))
         return data if type(data) is bytes else None
 
-    async def keys(self, prefix: str) -> list[str]:
+    async def is_first(self, name: str, *, lease: float) -> bool:
+        """Whether nobody has been it for `lease` seconds. Raises StoreDown."""
+        owner = secrets.token_hex(8)
+        # Never let go of: it is to be done once in a while, and by one.
+        return await self._ask(1, partial(self._store.lock, name, owner, lease=lease)) == owner
+
+    async def forget(self, key: str) -> None:
+        """Raises StoreDown."""
+        await self._ask(1, partial(self._store.purge, key=key))
+
+    async def keys(self, prefix: str, *, anew: bool = False) -> list[str]:
         """The keys that begin with `prefix`, each once. Raises StoreDown."""
         until, found = self._listed.get(prefix, (0.0, []))
-        if self._clock() >= until:
+        if anew or self._clock() >= until:
             self._listed.pop(prefix, None)
             found = await self._list(prefix)
         return found

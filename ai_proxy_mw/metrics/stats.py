@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import time
 from asyncio import AbstractEventLoop, Task, TimerHandle, get_running_loop
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from hashlib import sha256
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import msgspec
@@ -27,9 +26,11 @@ from ai_proxy_mw._loop import SETTLING
 from ai_proxy_mw._numbers import is_number
 from ai_proxy_mw.metrics.buckets import TIERS, Bucket, Sheet, Tail, Tier
 from ai_proxy_mw.metrics.cells import DIMENSIONS, Cells
-from ai_proxy_mw.metrics.documents import decode, decode_records
+from ai_proxy_mw.metrics.documents import decode_records
+from ai_proxy_mw.metrics.reading import Reading, for_each
 from ai_proxy_mw.metrics.shelf import Shelf
 from ai_proxy_mw.metrics.sums import Sums
+from ai_proxy_mw.metrics.tidy import tidy
 from ai_proxy_mw.stores.guard import StoreDown
 
 if TYPE_CHECKING:
@@ -37,12 +38,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.metrics.base import By, StatsReport, Window
     from ai_proxy_mw.stores.base import CacheStore
 
-T = TypeVar("T")
-
 logger = logging.getLogger("ai_proxy_mw")
-
-AT_ONCE = 4
-"""Questions that the store is asked at the same time."""
 
 ALONE = 60.0
 """Seconds between two flushes where there is nobody to tell: what is over is packed away."""
@@ -50,8 +46,7 @@ ALONE = 60.0
 MEMORY = 16 * 2**20
 """Bytes for what is packed away."""
 
-_MINUTES = TIERS["1h"]
-_OF_BUCKET = re.compile("([0-9]{1,12}):[0-9a-z]{1,32}")
+_MINUTES, _HOURS = TIERS["1h"], TIERS["24h"]
 
 
 class Stats:
@@ -93,6 +88,7 @@ class Stats:
         self._lock = Lock()
         self._minute = 0
         self._pending: Cells | None = None
+        self._tidied = 0
         self._buckets: dict[tuple[Tier, int], Bucket] = {}
         self._tail = Tail(self._prefix)
         self._latest = self._tail.records
@@ -125,9 +121,15 @@ class Stats:
     async def read(self, window: Window = "24h", by: By = "model") -> StatsReport:
         """What a window of time was like. Raises ConfigurationError."""
         _check(window, by)
-        sums = Sums(window, by, self._clock())
-        own = self._add_own(sums)
-        return sums.report(whole=await self._add_others(sums, own))
+        for anew in (False, True, True):
+            sums = Sums(window, by, self._clock())
+            reading = Reading(self._shelf, f"{self._prefix}{sums.tier.name}:", sums)
+            await reading.begin(anew=anew)
+            reading.own = self._add_own(sums, reading.parts)
+            await reading.add_others()
+            if not reading.is_torn:
+                break
+        return sums.report(whole=reading.is_whole)
 
     async def recent(self, most: int = 100) -> list[Record]:
         """The latest calls, the newest first. Each process tells of its last 50, for an hour."""
@@ -141,7 +143,7 @@ class Stats:
             keys = await self._shelf.keys(f"{self._prefix}r:")
         except StoreDown:
             keys = []
-        await _for_each([each for each in keys if each != key], add)
+        await for_each([each for each in keys if each != key], add)
         return sorted(found, key=lambda record: record.time, reverse=True)[:most]
 
     async def flush(self) -> None:
@@ -151,10 +153,11 @@ class Stats:
             for sheet in sheets:
                 sheet.is_busy = True
         try:
-            await _for_each(sheets, self._write)
+            await for_each(sheets, self._write)
         finally:
             for sheet in sheets:
                 sheet.is_busy = False
+        await self._tidy()
         with self._lock:
             self._clear()
             is_left = bool(self._due())
@@ -249,6 +252,18 @@ class Stats:
             else:
                 sheet.not_stored()
 
+    async def _tidy(self) -> None:
+        """At first and in each new hour, see whether others have left much behind."""
+        now = self._clock()
+        hour = _HOURS.start(now)
+        if self._is_alone or hour == self._tidied or not self._buckets:
+            return
+        self._tidied = hour
+        try:
+            await tidy(self._shelf, self._prefix, now)
+        except StoreDown:
+            return  # somebody will, in an hour
+
     def _clear(self) -> None:
         """Let go of what the store has, and of what is too old to be of use."""
         now = self._clock()
@@ -260,64 +275,19 @@ class Stats:
 
     # Reading
 
-    def _add_own(self, sums: Sums) -> set[str]:
-        """Add what is in memory; the keys under which others see it."""
+    def _add_own(self, sums: Sums, parts: set[str]) -> set[str]:
+        """Add what is in memory but for `parts`; the keys under which others see it."""
         with self._lock:
             self._fold()
             own = [each for each in self._buckets.values() if each.tier is sums.tier]
             for bucket in own:
-                if bucket.start in sums:
+                if bucket.start in sums and bucket.key not in parts:
                     sums.add(bucket.start, bucket.counted(sums.by))
         return {bucket.key for bucket in own}
-
-    async def _add_others(self, sums: Sums, own: set[str]) -> bool:
-        """Add what is in the store; whether it has answered."""
-        prefix = f"{self._prefix}{sums.tier.name}:"
-
-        async def add(key: str) -> None:
-            counted = decode(await self._shelf.get(key) or b"", sums.by)
-            if counted is not None:
-                sums.add(_start_of(key, prefix), counted)
-
-        try:
-            keys = await self._shelf.keys(prefix)
-        except StoreDown:
-            return False
-        return await _for_each(
-            [key for key in keys if key not in own and _start_of(key, prefix) in sums], add
-        )
 
 
 def _without_bodies(record: Record) -> Record:
     return msgspec.structs.replace(record, bodies=None)
-
-
-def _start_of(key: str, prefix: str) -> int:
-    """When the part begins that a key is of; 0, which is none of ours, for other keys."""
-    found = _OF_BUCKET.fullmatch(key, len(prefix))
-    return int(found[1]) if found else 0
-
-
-async def _for_each(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> bool:
-    """Do it for all of them, a few at a time; False if the store goes away meanwhile."""
-    left = iter(items)
-    answered = True
-
-    async def run() -> None:
-        nonlocal answered
-        try:
-            for item in left:
-                await work(item)
-        except StoreDown:
-            answered = False
-
-    if len(items) < 2:
-        await run()
-        return answered
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(AT_ONCE, len(items))):
-            group.create_task(run(), name=SETTLING)
-    return answered
 
 
 def _is_memory(store: CacheStore) -> bool:

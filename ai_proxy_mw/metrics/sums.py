@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING
 
 from ai_proxy_mw.metrics.base import By, StatsPoint, StatsReport, StatsRow, Window
 from ai_proxy_mw.metrics.buckets import TIERS
-from ai_proxy_mw.metrics.cells import Cell, Table
+from ai_proxy_mw.metrics.cells import MOST_PLACES, Cell, Table
 
 if TYPE_CHECKING:
     from ai_proxy_mw.metrics.documents import Counted
-
-ROWS = 2000
-"""The most names that a report tells apart."""
 
 
 class Sums:
@@ -31,7 +28,7 @@ class Sums:
 
     def add(self, start: int, counted: Counted) -> None:
         self._parts[start].merge(counted.total)
-        self._table.merge(counted.table, ROWS)
+        self._table.merge(counted.table, MOST_PLACES)
 
     def report(self, *, whole: bool) -> StatsReport:
         total = Cell()
