@@ -90,10 +90,11 @@ class RedisCache:
     ) -> None:
         _check(ttl, prefix, compress_above, max_value_bytes)
         self._prefix = prefix
-        self._another = partial(
-            type(self),
+        # A function, so that whoever prints this object's parts sees no password.
+        self._another: Callable[[str], RedisCache] = lambda prefix: RedisCache(
             where,
             ttl=ttl,
+            prefix=prefix,
             compress_above=compress_above,
             max_value_bytes=max_value_bytes,
         )
@@ -123,7 +124,7 @@ class RedisCache:
 
     def beside(self, name: str) -> RedisCache:
         """One on the same server whose keys are not among this one's."""
-        return self._another(prefix=f"{self._prefix}{name}:")
+        return self._another(f"{self._prefix}{name}:")
 
     async def get(self, key: str) -> bytes | None:
         """What is stored under a key, in one question; None where it cannot be read."""

@@ -231,6 +231,7 @@ def test_while_the_store_is_down_nothing_is_lost(
         assert (report.whole, report.total.requests) == (False, 5)
         assert [record.subject for record in await stats.recent(2)] == ["alice", "alice"]
         assert stats.failures > 5
+        await _until(lambda: stats.failures > 40)  # it goes on trying
         store.down = False
         await _until(lambda: len(store.writes) > 10)  # by itself, although nobody calls any more
         await _until(lambda: not stats._timers)
