@@ -13,10 +13,10 @@ import logging
 import os
 import time
 from asyncio import AbstractEventLoop, Task, TimerHandle, get_running_loop
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from hashlib import sha256
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import msgspec
@@ -45,6 +45,9 @@ ALONE = 60.0
 
 MEMORY = 16 * 2**20
 """Bytes for what is packed away."""
+
+Tasks = dict[AbstractEventLoop, Task[None]]
+Work = Coroutine[Any, Any, None]
 
 _MINUTES, _HOURS = TIERS["1h"], TIERS["24h"]
 
@@ -89,12 +92,13 @@ class Stats:
         self._minute = 0
         self._pending: Cells | None = None
         self._tidied = 0
+        self._tidying: Tasks = {}
         self._buckets: dict[tuple[Tier, int], Bucket] = {}
         self._tail = Tail(self._prefix)
         self._latest = self._tail.records
         self._wound: AbstractEventLoop | None = None
         self._timers: dict[AbstractEventLoop, TimerHandle] = {}
-        self._tasks: dict[AbstractEventLoop, Task[None]] = {}
+        self._tasks: Tasks = {}
 
     @property
     def failures(self) -> int:
@@ -157,7 +161,6 @@ class Stats:
         finally:
             for sheet in sheets:
                 sheet.is_busy = False
-        await self._tidy()
         with self._lock:
             self._clear()
             is_left = bool(self._due())
@@ -167,6 +170,10 @@ class Stats:
     async def aclose(self) -> None:
         """Write down what is not, and end what runs in this event loop. It can be used again."""
         loop = get_running_loop()
+        tidying = self._tidying.pop(loop, None)
+        if tidying is not None:
+            tidying.cancel()
+            await asyncio.wait([tidying])
         task = self._tasks.pop(loop, None)
         if task is not None:
             await asyncio.wait([task])
@@ -220,10 +227,19 @@ class Stats:
         self._timers.pop(loop, None)
         if self._wound is loop:
             self._wound = None
-        task = self._tasks.get(loop)
-        if task is None or task.done():
-            self._tasks = {known: old for known, old in self._tasks.items() if not old.done()}
-            self._tasks[loop] = loop.create_task(self.flush(), name=SETTLING)
+        self._begin_in(loop, self._tasks, self.flush, SETTLING)
+        # Not among what closing waits for: it may stop anywhere.
+        self._begin_in(loop, self._tidying, self._tidy, "ai_proxy_mw-tidying")
+
+    @staticmethod
+    def _begin_in(
+        loop: AbstractEventLoop, tasks: Tasks, work: Callable[[], Work], name: str
+    ) -> None:
+        """Unless it is being done there."""
+        for known in [each for each, task in list(tasks.items()) if task.done()]:
+            tasks.pop(known, None)
+        if loop not in tasks:
+            tasks[loop] = loop.create_task(work(), name=name)
 
     def _due(self) -> list[Sheet]:
         """What is to be written now. Of what has been counted alone, that which is over."""
@@ -256,7 +272,7 @@ class Stats:
         """At first and in each new hour, see whether others have left much behind."""
         now = self._clock()
         hour = _HOURS.start(now)
-        if self._is_alone or hour == self._tidied or not self._buckets:
+        if self._is_alone or hour == self._tidied:
             return
         self._tidied = hour
         try:

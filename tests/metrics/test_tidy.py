@@ -36,10 +36,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "LONGEST_PAUSE", 1e-9)
 
 
+async def write(stats: Stats) -> None:
+    """What a process does five seconds after a call."""
+    await stats.flush()
+    await stats._tidy()
+
+
 async def workers(store: Wrapped, clock: Clock, count: int = WORKERS) -> list[Stats]:
     found = [Stats(name="app", store=store, clock=clock) for _ in range(count)]
     for number, stats in enumerate(found):
         stats.add(call(subject=f"s{number}", model=f"m{number % 2}"))
+        await write(stats)
         await stats.aclose()
     return found
 
@@ -64,14 +71,14 @@ def test_what_is_over_becomes_one(store: Wrapped, clock: Clock) -> None:
         clock.now += 2 * 3600
         last = Stats(name="app", store=store, clock=clock)
         last.add(call(subject="last"))
-        await last.flush()
+        await write(last)
         assert await count(store, "h") == 3
         assert await count(store, "d") == WORKERS + 2  # the day is not over
         assert await count(store, "m") > 0
         assert await see(store, clock) == await see(store, clock, "30d") == WORKERS + 2
         clock.now += 86_400
         last.add(call())
-        await last.flush()
+        await write(last)
         assert await count(store, "d") == 2
         assert await see(store, clock, "30d") == WORKERS + 3
         await last.aclose()
@@ -86,7 +93,7 @@ def test_one_does_it_for_all_and_again_when_there_is_more(store: Wrapped, clock:
         first, second = await workers(store, clock, 2)
         lists = store.lists
         second.add(call())
-        await second.flush()  # in the same hour, or while the lease holds: not again
+        await write(second)  # in the same hour, or while the lease holds: not again
         assert store.lists == lists
         assert await count(store, "h") == 1 + 2
         clock.now -= 3 * 3600
@@ -274,3 +281,25 @@ def test_all_of_a_document_or_nothing() -> None:
 @pytest.mark.parametrize("key", ["p:", "p:1", "p:1:", "p:1:A", "p:x:a", f"p:{'1' * 13}:a"])
 def test_what_is_no_key_of_ours(key: str) -> None:
     assert place_of(key, "p:") is None
+
+
+def test_it_is_begun_by_calls_and_closing_does_not_wait_for_it() -> None:
+    async def main() -> None:
+        store = Wrapped(MemoryCache())
+        begun = asyncio.Event()
+
+        async def hangs(name: str, owner: str, *, lease: float) -> str:
+            begun.set()
+            await asyncio.Event().wait()
+            return owner
+
+        store.lock = hangs  # type: ignore[method-assign]
+        stats = Stats(name="app", store=store, flush=0.001)
+        stats.add(call())
+        await begun.wait()
+        async with asyncio.timeout(guard.PATIENCE / 2):
+            await stats.aclose()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert await see(store, Clock(stats._clock())) == 1
+
+    asyncio.run(main())
