@@ -10,6 +10,7 @@ A stage takes the request and the handler behind it, and answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ai_proxy_mw._errors import Unavailable
@@ -128,5 +129,7 @@ def _through(stages: Sequence[Stage | None], handler: Handler) -> Handler:
 
 
 def _before(stage: Stage, handler: Handler) -> Handler:
+    # The method itself: to call its object takes the interpreter longer, for every call.
+    step = stage if isinstance(stage, FunctionType) else stage.__call__
     # Not a coroutine of its own: that would be one more frame to wake for every stage.
-    return lambda request: stage(request, handler)
+    return lambda request: step(request, handler)
