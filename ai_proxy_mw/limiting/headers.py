@@ -28,18 +28,21 @@ def lines(standings: list[Standing]) -> RawHeaders:
         return found  # no limit was for this call: an empty list is no field
     requests = tokens = None
     policies, lefts = [], []
-    for name, standing in zip(_named(standings), standings, strict=True):
+    for name, standing in _named(standings):
         limit = standing.limit
-        amount, left, window = limit.amount, standing.remaining, limit.window
-        if limit.of == "requests":
-            requests = _tighter(requests, standing)
-        elif limit.of == "usd":
+        of, amount, left, window = limit.of, limit.amount, standing.remaining, limit.window
+        if of == "requests":
+            requests = standing if requests is None else _tighter(requests, standing)
+        elif of == "usd":
             amount, left = _cents(amount), _cents(left)
-        elif limit.of != "concurrent":
-            tokens = _tighter(tokens, standing)
-        reset = f";t={ceil(standing.reset)}" if window else ""
-        policies.append(f'"{name}";q={amount};w={window}' if window else f'"{name}";q={amount}')
-        lefts.append(f'"{name}";r={left}{reset}')
+        elif of != "concurrent":
+            tokens = standing if tokens is None else _tighter(tokens, standing)
+        if window:
+            policies.append(f'"{name}";q={amount};w={window}')
+            lefts.append(f'"{name}";r={left};t={ceil(standing.reset)}')
+        else:
+            policies.append(f'"{name}";q={amount}')
+            lefts.append(f'"{name}";r={left}')
     if requests is not None:
         found += _openai(_REQUESTS, requests)
     if tokens is not None:
@@ -49,8 +52,8 @@ def lines(standings: list[Standing]) -> RawHeaders:
     return found
 
 
-def _tighter(one: Standing | None, other: Standing) -> Standing:
-    return other if one is None or _share(other) < _share(one) else one
+def _tighter(one: Standing, other: Standing) -> Standing:
+    return other if _share(other) < _share(one) else one
 
 
 def _share(standing: Standing) -> float:
@@ -60,8 +63,8 @@ def _share(standing: Standing) -> float:
 def _openai(names: list[bytes], standing: Standing) -> RawHeaders:
     limit, remaining, reset = names
     return [
-        (limit, f"{standing.limit.amount}".encode()),
-        (remaining, f"{standing.remaining}".encode()),
+        (limit, b"%d" % standing.limit.amount),
+        (remaining, b"%d" % standing.remaining),
         (reset, duration(standing.reset).encode()),
     ]
 
@@ -77,13 +80,13 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
 
 
-def _named(standings: list[Standing]) -> list[str]:
-    """For each a name that says what it is, as long as no other has the same."""
+def _named(standings: list[Standing]) -> list[tuple[str, Standing]]:
+    """Each with a name that says what it is, as long as no other has the same."""
+    if len(standings) == 1:  # as mostly
+        return [(standings[0].limit.label, standings[0])]
     names = [standing.limit.label for standing in standings]
-    if len(set(names)) == len(names):
-        return names
     return [
-        name if names.count(name) == 1 else f"{name}-{standing.limit.id}"
+        (name if names.count(name) == 1 else f"{name}-{standing.limit.id}", standing)
         for name, standing in zip(names, standings, strict=True)
     ]
 

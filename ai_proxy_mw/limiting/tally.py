@@ -128,6 +128,8 @@ class Tally:
                 raise _error(refused, cost(refused.limit))
 
     def _covers(self, limit: Limit) -> bool:
+        if limit.endpoints is None and limit.models is None:
+            return True  # as mostly
         endpoint, call = self._request.endpoint, self._request.call
         if limit.covers(endpoint, None if call is None else call.model):
             return True

@@ -134,16 +134,25 @@ class LocalStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
         amount: negative to give back, also below 0.
         """
+        return self.get_and_incr(None, key, expiry, amount)[1]
+
+    def get_and_incr(
+        self, before: str | None, key: str, expiry: int, amount: int
+    ) -> tuple[int, int]:
+        """What the counter of `before` has, and that of `key` after `incr`, without a coroutine."""
         now = self._clock()
+        entries = self._counters.entries
         with self._lock:
-            counter = self._counters.entries.get(key)
+            counter = entries.get(key)
             if counter is None:
                 counter = self._counters.add(key, now, now + expiry)
             elif counter.due <= now:
                 counter.count = 0
                 counter.due = now + expiry
             counter.count += amount
-            return counter.count
+            old = None if before is None else entries.get(before)
+            previous = 0 if old is None or old.due <= now else max(0, old.count)
+            return previous, counter.count
 
     async def decr(self, key: str, amount: int = 1) -> int:
         """Take from a counter, down to 0."""
