@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ai_proxy_mw._errors import Unavailable
 from ai_proxy_mw.stages.budget import BudgetStage
@@ -130,6 +130,7 @@ def _through(stages: Sequence[Stage | None], handler: Handler) -> Handler:
 
 def _before(stage: Stage, handler: Handler) -> Handler:
     # The method itself: to call its object takes the interpreter longer, for every call.
-    step = stage if isinstance(stage, FunctionType) else stage.__call__
+    it: Any = stage
+    step: Stage = it if isinstance(it, FunctionType) else it.__call__
     # Not a coroutine of its own: that would be one more frame to wake for every stage.
     return lambda request: step(request, handler)
