@@ -18,11 +18,11 @@ def read_head(headers: RawHeaders) -> tuple[str, int | None]:
     The id is the caller's X-Request-ID if that is one short word, else a new one. The length is
     None where it is no number; the body is then counted as it comes.
     """
-    request_id = length = None
-    for name, value in headers:
-        if name == b"content-length":
-            length = int(value) if value.isdigit() and len(value) < 19 else None
-        elif name == b"x-request-id" and _SANE_ID.fullmatch(value):
-            request_id = value.decode("ascii")
+    said = dict(headers)
+    length = said.get(b"content-length", b"")
+    size = int(length) if length.isdigit() and len(length) < 19 else None
+    theirs = said.get(b"x-request-id")
+    if theirs is not None and _SANE_ID.fullmatch(theirs):
+        return theirs.decode("ascii"), size
     # A name to find a call by, not a secret: `secrets` would ask the kernel for every call.
-    return request_id or f"req_{random.getrandbits(96):024x}", length
+    return f"req_{random.getrandbits(96).to_bytes(12, 'big').hex()}", size

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 US = f"ai_proxy_mw/{__version__}".encode()
 
+# What becomes of a line. No enum, whose members take longer to look up than the line does.
+_PASSED, _TYPE, _CODING, _FRESHNESS, _ID = range(5)
+
 _OUT = frozenset(
     {
         b"accept",
@@ -46,6 +49,13 @@ _IN = frozenset(
         b"x-should-retry",
     }
 )
+_RULES_IN = {
+    **dict.fromkeys(_IN, _PASSED),
+    b"content-type": _TYPE,
+    b"content-encoding": _CODING,
+    b"cache-control": _FRESHNESS,
+    b"x-request-id": _ID,
+}
 _IN_PREFIXES = (b"anthropic-", b"openai-", b"x-ratelimit-")
 
 # The caller's credentials and whereabouts are the app's business, framing is the transport's
@@ -80,7 +90,7 @@ class Outward:
             raise ConfigurationError(f"forward_headers={forward!r}: write a list of names")
         self.forwarded = tuple(forward)
         """Names of the caller's headers that are passed on besides those that always are."""
-        self._allowed = _OUT | {_forwardable(name) for name in self.forwarded}
+        allowed = _OUT | {_forwardable(name) for name in self.forwarded}
         self._own: RawHeaders = [(b"host", upstream.authority.encode("ascii"))]
         if key is not None and not callable(upstream.auth):
             self._own.append(_credential(upstream.auth, key))
@@ -89,26 +99,27 @@ class Outward:
         replaced = {name for name, _ in named}
         self._own = [line for line in self._own if line[0] not in replaced] + named
         # What the owner sets for the upstream is not the caller's to say.
-        self._allowed -= {name for name, _ in self._own}
+        allowed -= {name for name, _ in self._own}
         self._says_agent = b"user-agent" not in replaced
         self._says_encoding = b"accept-encoding" not in replaced
+        self._passes = _Passes({**dict.fromkeys(_NEVER_OUT, False), **dict.fromkeys(allowed, True)})
 
     def __call__(self, headers: RawHeaders) -> RawHeaders:
-        lines = self._own.copy()
-        agent = accept_encoding = b""
-        for line in headers:
-            name = line[0]
-            if name in self._allowed or (name.startswith(_OUT_PREFIX) and b"_" not in name):
-                lines.append(line)
-            elif name == b"user-agent":
-                agent = line[1][:257]  # a longer one is not sent on, nor kept in the cache
-            elif name == b"accept-encoding":
-                accept_encoding = line[1]
+        passes, said = self._passes, dict(headers)
+        lines = self._own + [line for line in headers if passes[line[0]]]
         if self._says_agent:
-            lines.append(_user_agent(agent))
+            # A longer one is not sent on, nor kept in the cache.
+            lines.append(_user_agent(said.get(b"user-agent", b"")[:257]))
         if self._says_encoding:
-            lines.append((b"accept-encoding", acceptable(accept_encoding)))
+            lines.append((b"accept-encoding", acceptable(said.get(b"accept-encoding", b""))))
         return lines
+
+
+class _Passes(dict[bytes, bool]):
+    """Whether a line passes, by its name. Nearly all that callers send are known."""
+
+    def __missing__(self, name: bytes) -> bool:
+        return name.startswith(_OUT_PREFIX) and b"_" not in name
 
 
 def inward(headers: RawHeaders) -> tuple[RawHeaders, bytes, bytes]:
@@ -117,18 +128,20 @@ def inward(headers: RawHeaders) -> tuple[RawHeaders, bytes, bytes]:
     content_type = coding = b""
     for line in headers:
         name, value = line
-        if name == b"content-type":
+        rule = _RULES_IN.get(name)
+        if rule is None:
+            if not name.startswith(_IN_PREFIXES):
+                continue
+        elif rule == _TYPE:
             content_type = value
-        elif name == b"content-encoding":
+        elif rule == _CODING:
             coding = value.strip().lower()
-        elif name == b"cache-control":
+        elif rule == _FRESHNESS:
             # What one user was answered is not for a cache that serves others.
             line = line if _KEEPS_OUT.search(value) else _PRIVATE  # noqa: PLW2901
-        elif name == b"x-request-id":
+        elif rule == _ID:
             # X-Request-ID names the call through us; theirs is what their support asks for.
             line = (b"x-upstream-request-id", value)  # noqa: PLW2901
-        elif name not in _IN and not name.startswith(_IN_PREFIXES):
-            continue
         lines.append(line)
     return lines + HARMLESS, content_type, coding
 

@@ -155,7 +155,8 @@ class Request:
     """A call on its way through the corridor.
 
     `path` is what follows the prefix, decoded and checked, e.g. `/chat/completions`. `raw_headers`
-    are the lines as the server gave them, for those who pass some on by their name. `scope` is
+    are the lines as the server gave them, for those who pass some on by their name, and `said`
+    has the last one of each name, for those who look for a few. `scope` is
     the ASGI scope and `environ` the WSGI environment; the door that took the call sets one of
     them. `client` is the address that the call came from, and `app` the app behind the door, if
     there is one. Stages further in find what the stages before them made out: `endpoint`,
@@ -186,15 +187,16 @@ class Request:
         "raw_headers",
         "refusal",
         "run_sync",
+        "said",
         "scope",
         "served",
         "subject",
         "tally",
     )
 
+    # Also by position: by name it takes the interpreter three times as long, for every call.
     def __init__(
         self,
-        *,
         method: str,
         path: str | None,
         query: bytes,
@@ -210,6 +212,7 @@ class Request:
         self.path = path
         self.query = query
         self.raw_headers = headers
+        self.said = dict(headers)
         self.body = body
         self.client = client
         self.id = request_id
@@ -233,6 +236,11 @@ class Request:
         self.from_route = True
         self.identified = identified
         self.refusal = refusal
+
+    @property
+    def says_nothing_twice(self) -> bool:
+        """Whether each header has one line, which is then the one in `said`."""
+        return len(self.said) == len(self.raw_headers)
 
     @property
     def headers(self) -> Headers:

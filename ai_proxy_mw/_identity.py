@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 from ai_proxy_mw._limits import Limit, limits_of
@@ -60,12 +61,27 @@ class Identity:
         return self.models is None or matches(model, self.models)
 
 
+def named(subject: str) -> Identity:
+    """The identity of somebody of whom no more is known."""
+    # Only what is short is kept in mind.
+    is_short = type(subject) is str and len(subject) <= MAX_SUBJECT
+    return _remembered(subject) if is_short else Identity(subject)
+
+
+_remembered = lru_cache(maxsize=4096)(Identity)
+
+
 def fault(subject: str) -> str | None:
     """What is wrong with a subject, or None."""
-    if not subject.strip():
-        return "it is blank"
     if len(subject) > MAX_SUBJECT:
         return f"it is longer than {MAX_SUBJECT} characters"
+    return _fault(subject)
+
+
+@lru_cache(maxsize=4096)
+def _fault(subject: str) -> str | None:
+    if not subject.strip():
+        return "it is blank"
     if _UNUSABLE.search(subject):
         return "it has characters that cannot be part of a key"
     return None

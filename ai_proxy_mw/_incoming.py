@@ -50,7 +50,6 @@ class RequestBody(Body):
     def __init__(
         self,
         pull: Pull,
-        *,
         declared: int | None,
         limit: int,
         patience: float = float("inf"),

@@ -37,7 +37,9 @@ class Rounds:
         clock = self._last
         if clock is None or clock.loop is not loop:
             clock = self._last = self._by_loop.get(loop) or self._new(loop)
-        clock.join(call)
+        clock.young.append(call)
+        if not clock.ticking:
+            clock.tick()
 
     def _new(self, loop: AbstractEventLoop) -> _Clock:
         clock = _Clock(loop)
@@ -51,24 +53,19 @@ class _Clock:
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
         self.ticking = False
-        self._young: list[Attended] = []
+        self.young: list[Attended] = []
         self._old: list[Attended] = []
 
-    def join(self, call: Attended) -> None:
-        self._young.append(call)
-        if not self.ticking:
-            self._tick()
-
-    def _tick(self) -> None:
+    def tick(self) -> None:
         self.ticking = True
         self.loop.call_later(EVERY, self._go)
 
     def _go(self) -> None:
-        due, self._old, self._young = self._old, self._young, []
+        due, self._old, self.young = self._old, self.young, []
         now = self.loop.time()
-        self._young += [call for call in due if _attended(call, now)]
-        if self._young or self._old:
-            self._tick()
+        self.young += [call for call in due if _attended(call, now)]
+        if self.young or self._old:
+            self.tick()
         else:
             self.ticking = False
 

@@ -135,12 +135,8 @@ class _Call:
     ) -> None:
         headers: RawHeaders = scope["headers"]
         request_id, length = read_head(headers)
-        body = RequestBody(
-            _puller(receive),
-            declared=length,
-            limit=proxy.max_body,
-            patience=proxy.upstream.timeouts.body,
-        )
+        patience = proxy.upstream.timeouts.body
+        body = RequestBody(_puller(receive), length, proxy.max_body, patience)
         peer = scope.get("client")
         self._proxy = proxy
         self._send = send
@@ -149,15 +145,15 @@ class _Call:
         self._watch = _Watch(proxy.terms, receive, body)
         rounds.join(self._watch)
         self.request = Request(
-            method=scope["method"],
-            path=None if is_tricky(scope.get("raw_path") or b"") else rest,
-            query=scope["query_string"],
-            headers=headers,
-            body=body,
-            client=proxy.client_of(peer[0] if peer else None, headers),
-            request_id=request_id,
-            run_sync=run_sync,
-            scope=scope,
+            scope["method"],
+            None if is_tricky(scope.get("raw_path") or b"") else rest,
+            scope["query_string"],
+            headers,
+            body,
+            proxy.client_of(peer[0] if peer else None, headers),
+            request_id,
+            run_sync,
+            scope,
         )
 
     async def run(self, handle: Handler, stopping: Handler) -> None:
@@ -245,7 +241,9 @@ class _Watch(UnderWay):
 
     def off(self) -> None:
         # The rounds still hold this for a moment; what the call has used shall not wait for them.
-        self.stop_listening()
+        self._receive = None
+        if self._listener is not None:
+            self._listener.cancel()
         super().off()
 
     async def _listen(self, receive: Receive) -> None:

@@ -175,6 +175,7 @@ def _question(request: Request, provider: Provider) -> Request:
     question.call = question.tally = question.served = None
     lines = [line for line in request.raw_headers if line[0] not in _LEFT_OUT]
     question.raw_headers = [*lines, (b"accept", b"application/json")]
+    question.said = dict(question.raw_headers)
     return question
 
 

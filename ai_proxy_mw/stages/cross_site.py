@@ -40,7 +40,9 @@ class CrossSiteStage:
 
     # Not a coroutine of its own: that would be one more frame to wake for every call.
     def __call__(self, request: Request, handler: Handler) -> Awaitable[Response]:
-        if request.method not in _SAFE and _is_cross_site(request.raw_headers):
+        said = request.said
+        from_a_page = b"origin" in said or b"sec-fetch-site" in said
+        if from_a_page and request.method not in _SAFE and _is_cross_site(request.raw_headers):
             self._check(request.headers)
         return handler(request)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ai_proxy_mw._errors import Unauthorized
 from ai_proxy_mw._identify import AppAnswer
-from ai_proxy_mw._identity import Identity, fault
+from ai_proxy_mw._identity import Identity, fault, named
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request, Response
@@ -38,7 +38,7 @@ class IdentityStage:
             raise RuntimeError("identify= waited for what was cancelled") from error
         if found is None:
             raise Unauthorized
-        identity = found if isinstance(found, Identity) else Identity(found)
+        identity = found if isinstance(found, Identity) else named(found)
         wrong = fault(identity.subject)
         if wrong is not None:
             # Not a fault of ours to be told as one: the caller may have chosen it.

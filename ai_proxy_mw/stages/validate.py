@@ -19,6 +19,16 @@ _LONG_WORK = 512 * 1024
 """Bytes from which on a body is judged in a thread: a millisecond of the loop of all calls."""
 
 
+def _is_plain(request: Request) -> bool:
+    """Whether the body is said to be JSON, and nothing else is said of it; as mostly."""
+    said = request.said
+    return (
+        said.get(b"content-type") == b"application/json"
+        and b"content-encoding" not in said
+        and request.says_nothing_twice
+    )
+
+
 class ValidateStage:
     """Bodies that nobody must know pass unread, in pieces, as they come.
 
@@ -40,7 +50,7 @@ class ValidateStage:
         return handler(request)
 
     async def _judged(self, request: Request, handler: Handler) -> Response:
-        coding = check_media(request.raw_headers)
+        coding = "" if _is_plain(request) else check_media(request.raw_headers)
         body = await request.body.read()
         if coding or len(body) > _LONG_WORK:
             limit = request.body.limit
