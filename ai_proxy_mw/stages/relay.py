@@ -66,34 +66,30 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
     if rewritten:
         headers = [line for line in headers if line[0] != b"content-encoding"]
     outbound = Outbound(
-        method=request.method,
-        origin=upstream.origin,
-        target=_target(path, upstream.query, request),
-        headers=headers,
-        body=body,
-        timeouts=timeouts,
+        request.method,
+        upstream.origin,
+        _target(path, upstream.query, request),
+        headers,
+        body,
+        timeouts,
     )
-    if note is None:
-        return await _sent(request, lane, outbound, hides=asked is not None)
-    note.leaves(lane.provider.name, None if request.call is None else request.call.model)
+    if note is not None:
+        note.leaves(lane.provider.name, None if call is None else call.model)
     try:
-        return await _sent(request, lane, outbound, hides=asked is not None)
+        response = await lane.provider.transport.send(outbound)
+        try:
+            _for_the_caller(request, response)
+            if asked is not None and response.event_stream:
+                hide(response)
+            if not response.event_stream:
+                # While nothing has been sent, a broken answer can still become a plain error.
+                await response.body.ready()
+        except BaseException:
+            await response.body.aclose()
+            raise
     finally:
-        note.back()
-
-
-async def _sent(request: Request, lane: Lane, outbound: Outbound, *, hides: bool) -> Response:
-    response = await lane.provider.transport.send(outbound)
-    try:
-        _for_the_caller(request, response)
-        if hides and response.event_stream:
-            hide(response)
-        if not response.event_stream:
-            # While nothing has been sent, a broken answer can still become a plain error.
-            await response.body.ready()
-    except BaseException:
-        await response.body.aclose()
-        raise
+        if note is not None:
+            note.back()
     return response
 
 

@@ -11,7 +11,6 @@ from ai_proxy_mw.upstream._exchange import Exchange
 
 if TYPE_CHECKING:
     from ai_proxy_mw._config import Timeouts
-    from ai_proxy_mw._types import RawHeaders
     from ai_proxy_mw.upstream._pool import Pool
 
 WRITE_SLICE = 256 * 1024
@@ -125,7 +124,7 @@ class Connection(asyncio.Protocol):
             self.resume_reading()
             self.used = True
             self.idle_since = self._loop.time()
-            self.keepalive = min(self._pool.keepalive, _promised(exchange.headers))
+            self.keepalive = min(self._pool.keepalive, exchange.promised)
             self._pool.idle(self)
         else:
             self.abort()
@@ -145,17 +144,6 @@ class Connection(asyncio.Protocol):
             self._transport = None
             self.resume_writing()
         self._pool.closed(self)
-
-
-def _promised(headers: RawHeaders) -> float:
-    """Seconds that the server says it keeps the connection (`Keep-Alive: timeout=5`)."""
-    for name, value in headers:
-        if name == b"keep-alive":
-            for part in value.split(b","):
-                key, _, seconds = part.strip().partition(b"=")
-                if key.lower() == b"timeout" and seconds.isdigit():
-                    return max(0.0, int(seconds[:9]) - 1.0)
-    return float("inf")
 
 
 def _readable(transport: asyncio.Transport) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -28,6 +29,7 @@ MAX_HEAD = 128 * 1024
 """Bytes that may come without an answer's head or body moving on: heads, 1xx, trailers."""
 
 _BODYLESS = (204, 304)
+_OF_THE_CONNECTION = frozenset({b"content-length", b"keep-alive", b"transfer-encoding"})
 
 
 class Exchange(Body):
@@ -54,6 +56,7 @@ class Exchange(Body):
         "deadline",
         "head",
         "headers",
+        "promised",
         "sent",
         "status",
         "total_at",
@@ -82,6 +85,8 @@ class Exchange(Body):
         self._waiter: Future[None] | None = None
         self.status = 0
         self.headers: RawHeaders = []
+        self.promised = inf
+        """Seconds that the server says it keeps the connection."""
         self.sent = False
         self.head: Future[None] = loop.create_future()
         now = loop.time()
@@ -146,17 +151,24 @@ class Exchange(Body):
             self._dirty = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head.done():
+        if self.status:
             return  # a trailer; dropped
         name = name.lower()
         value = value.rstrip(b" \t")  # the parser takes off the white space in front only
+        if name in _OF_THE_CONNECTION:
+            self._note(name, value)
+        self.headers.append((name, value))
+
+    def _note(self, name: bytes, value: bytes) -> None:
+        """What a header line says of where the body ends, and of what comes after it."""
         if name == b"content-length":
             self._to_close = False
-        elif name == b"transfer-encoding":
+        elif name == b"keep-alive":
+            self.promised = min(self.promised, _seconds(value))
+        else:
             if value.strip().lower() != b"chunked" or not self._to_close:
                 raise httptools.HttpParserCallbackError("a transfer coding we did not ask for")
             self._to_close = False
-        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -187,9 +199,10 @@ class Exchange(Body):
         self._wake()
 
     def on_message_complete(self) -> None:
-        if not self.head.done():
+        if not self.status:
             self.headers.clear()  # of a 1xx
             self._to_close = True
+            self.promised = inf
             return
         if not self._complete:
             self._complete = self._progress = True
@@ -283,3 +296,12 @@ class Exchange(Body):
         else:
             # The upstream has taken all there was: it is our caller who is slow.
             self.deadline = now + self._timeouts.write
+
+
+def _seconds(keep_alive: bytes) -> float:
+    """Of `Keep-Alive: timeout=5`, less one that the next request may take to get there."""
+    for part in keep_alive.split(b","):
+        key, _, seconds = part.strip().partition(b"=")
+        if key.lower() == b"timeout" and seconds.isdigit():
+            return max(0.0, int(seconds[:9]) - 1.0)
+    return inf

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from ai_proxy_mw._config import Timeouts
@@ -22,8 +23,7 @@ class Origin(NamedTuple):
     port: int
 
 
-@dataclass(slots=True)
-class Outbound:
+class Outbound(msgspec.Struct):
     """A request as it goes over the wire.
 
     `target` is path and query; `headers` are complete but for the framing (`content-length` or
@@ -34,9 +34,13 @@ class Outbound:
     method: str
     origin: Origin
     target: bytes
-    headers: RawHeaders = field(repr=False)  # the key is among them
-    body: bytes | RequestBody = field(repr=False)
+    headers: RawHeaders
+    body: bytes | RequestBody
     timeouts: Timeouts
+
+    def __repr__(self) -> str:
+        # The key is among the headers.
+        return f"Outbound({self.method} {self.origin} {self.target!r})"
 
     @property
     def repeatable(self) -> bool:

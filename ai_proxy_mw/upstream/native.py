@@ -54,13 +54,23 @@ class NativeTransport:
     async def send(self, outbound: Outbound) -> Response:
         pool = self._pool(outbound.origin)
         connection = pool.kept() or await pool.acquire(outbound.timeouts)
-        try:
-            return await _exchange(connection, outbound)
-        except StaleConnection:
-            if not (connection.used and outbound.repeatable):
-                raise
-        pool.drop_idle()
-        return await _exchange(await pool.acquire(outbound.timeouts), outbound)
+        again = False
+        while True:
+            exchange = connection.begin(outbound.method, outbound.timeouts)
+            try:
+                # Not in a coroutine of its own: one more frame to wake for every call.
+                if not _send_at_once(connection, exchange, outbound):
+                    await _send_in_pieces(connection, exchange, outbound)
+                await exchange.head
+                return Response(exchange.status, exchange.headers, exchange)
+            except BaseException as error:
+                exchange.close()
+                stale = isinstance(error, StaleConnection) and connection.used
+                if again or not (stale and outbound.repeatable):
+                    raise
+            again = True
+            pool.drop_idle()
+            connection = await pool.acquire(outbound.timeouts)
 
     async def aclose(self) -> None:
         """Close the running loop's connections, those in use too."""
@@ -96,23 +106,22 @@ class NativeTransport:
         )
 
 
-async def _exchange(connection: Connection, outbound: Outbound) -> Response:
-    exchange = connection.begin(outbound.method, outbound.timeouts)
-    try:
-        body = outbound.body
-        if not isinstance(body, bytes):
-            await _upload(connection, exchange, outbound, body)
-        elif len(body) <= WRITE_SLICE:
-            connection.write(_head(outbound, len(body)) + body)
-            exchange.all_sent()
-            await exchange.head
-        else:
-            await _send_in_slices(connection, exchange, outbound, body)
-            await exchange.head
-    except BaseException:
-        exchange.close()
-        raise
-    return Response(exchange.status, exchange.headers, exchange)
+def _send_at_once(connection: Connection, exchange: Exchange, outbound: Outbound) -> bool:
+    """Send a request that is one piece; whether it is."""
+    body = outbound.body
+    if not isinstance(body, bytes) or len(body) > WRITE_SLICE:
+        return False
+    connection.write(_head(outbound, len(body)) + body)
+    exchange.all_sent()
+    return True
+
+
+async def _send_in_pieces(connection: Connection, exchange: Exchange, outbound: Outbound) -> None:
+    body = outbound.body
+    if isinstance(body, bytes):
+        await _send_in_slices(connection, exchange, outbound, body)
+    else:
+        await _upload(connection, exchange, outbound, body)
 
 
 async def _send_in_slices(
@@ -169,14 +178,14 @@ async def _pump(connection: Connection, exchange: Exchange, body: RequestBody) -
 
 
 def _head(outbound: Outbound, length: int | None) -> bytes:
-    lines = [b"%b %b HTTP/1.1\r\n" % (outbound.method.encode("ascii"), outbound.target)]
-    lines += [b"%b: %b\r\n" % line for line in outbound.headers]
+    lines = [b"%b %b HTTP/1.1" % (outbound.method.encode("ascii"), outbound.target)]
+    lines += map(b": ".join, outbound.headers)
     if length is None:
-        lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"transfer-encoding: chunked")
     elif length or outbound.method not in ("GET", "HEAD", "DELETE"):
-        lines.append(b"content-length: %d\r\n" % length)
+        lines.append(b"content-length: %d" % length)
     lines.append(b"\r\n")
-    head = b"".join(lines)
+    head = b"\r\n".join(lines)
     # Whatever was put in, it is as many lines as it was meant to be.
     if not head.count(b"\n") == head.count(b"\r") == len(lines) or b"\0" in head:
         raise InvalidRequest("A header of the request cannot be sent on.")
