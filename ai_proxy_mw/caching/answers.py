@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ai_proxy_mw.caching.counts import Counts
@@ -53,9 +53,9 @@ class Answers:
         self._stale = max(cache.stale_while_revalidate, cache.stale_if_error)
         self._purges = 0
 
-    async def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> Awaitable[Entry | None]:
         """What is kept under a key, fresh or stale."""
-        return await self._keeper.find(key)
+        return self._keeper.find(key)
 
     def keeping(self, plan: Plan, request: Request) -> Keep:
         """A function that keeps the answer of the request's flight when it has ended."""

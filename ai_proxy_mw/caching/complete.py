@@ -55,10 +55,23 @@ class _Head(msgspec.Struct):
     status: Any = None
 
 
+class _Chat(_Head):
+    choices: list[_Choice] | None = None
+
+
+def _holding(name: str) -> msgspec.json.Decoder[Any]:
+    """Of an answer that is what stands in a member of that name."""
+    if name == "choices":
+        return msgspec.json.Decoder(_Chat)
+    held = [("held", msgspec.Raw, msgspec.Raw())]
+    return msgspec.json.Decoder(
+        msgspec.defstruct("_Holder", held, bases=(_Head,), rename={"held": name})
+    )
+
+
 _head = msgspec.json.Decoder(_Head)
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_NULL = msgspec.Raw(b"null")
-_choices = msgspec.json.Decoder(list[_Choice])
+_answers = {endpoint: _holding(name) for endpoint, name in _HOLDS.items()}
+_NOTHING = (msgspec.Raw(), msgspec.Raw(b"null"))
 _BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -73,32 +86,24 @@ def is_whole(endpoint: str, content_type: str, body: bytes) -> bool:
 
 
 def _is_whole_json(endpoint: str, body: bytes) -> bool:
-    head = _read(body)
-    if head is None or head.error is not None or not _is_text(body):
+    answer = _read(body, _answers.get(endpoint, _head))
+    if answer is None or answer.error is not None or not _is_text(body):
         return False
-    if not _holds_an_answer(endpoint, body):
+    if isinstance(answer, _Chat):
+        choices = answer.choices or []
+        return bool(choices) and not any(map(_has_failed, choices))
+    if getattr(answer, "held", None) in _NOTHING:
         return False
-    return endpoint != "POST /responses" or head.status in ("completed", "incomplete", None)
+    return endpoint != "POST /responses" or answer.status in ("completed", "incomplete", None)
 
 
-def _holds_an_answer(endpoint: str, body: bytes) -> bool:
-    name = _HOLDS.get(endpoint)
-    if name is None:
-        return True
+def _has_failed(choice: _Choice) -> bool:
+    return choice.error is not None or choice.finish_reason == "error"
+
+
+def _read(text: bytes, decoder: msgspec.json.Decoder[Any] = _head) -> Any:
     try:
-        held = _members.decode(body).get(name)
-        if held is None or name != "choices":
-            return held not in (None, _NULL)
-        choices = _choices.decode(held)
-    except _BAD:
-        return False
-    failed = any(each.error is not None or each.finish_reason == "error" for each in choices)
-    return bool(choices) and not failed
-
-
-def _read(text: bytes) -> _Head | None:
-    try:
-        return _head.decode(text)
+        return decoder.decode(text)
     except _BAD:
         return None
 

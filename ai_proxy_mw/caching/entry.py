@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from ai_proxy_mw._http import Headers
-
 if TYPE_CHECKING:
     from ai_proxy_mw._types import RawHeaders
 
@@ -129,7 +127,10 @@ def _are_frames(entry: Entry) -> bool:
 
 def content_type_of(headers: RawHeaders) -> str:
     """The content type as its first line has it; empty for none."""
-    return Headers(headers).get("content-type") or ""
+    for name, value in headers:
+        if name == b"content-type":
+            return value.decode("latin-1")
+    return ""
 
 
 def frames(entry: Entry) -> list[bytes]:

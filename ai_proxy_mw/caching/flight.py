@@ -51,7 +51,7 @@ class Flight:
         beginning is let go, and from then on the upstream waits for the slowest listener.
     """
 
-    def __init__(self, *, most: int, alone: bool = False) -> None:
+    def __init__(self, most: int, alone: bool = False) -> None:
         self.alone = alone
         self.head: Head | None = None
         self.aside: Sequence[bytes] = ()
@@ -96,7 +96,7 @@ class Flight:
 
         Not for an answer that is too large: its beginning may be gone.
         """
-        listener = Listener(self, began=began)
+        listener = Listener(self, began)
         self._listeners[listener] = None
         return listener
 
@@ -245,7 +245,7 @@ class Listener(Body):
 
     __slots__ = ("_cut", "_flight", "_waiter", "at", "began")
 
-    def __init__(self, flight: Flight, *, began: bool) -> None:
+    def __init__(self, flight: Flight, began: bool) -> None:
         self.at = 0
         """How many pieces he has heard."""
         self.began = began

@@ -62,7 +62,7 @@ class Flights:
         apart: it is asked whoever else asks the same.
         known: what is kept and will not do.
         """
-        flight = Flight(most=self._most, alone=alone)
+        flight = Flight(self._most, alone)
         flights = self._here()
         flights[key] = flight
         if apart or not self._keeper.shared:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ai_proxy_mw.caching.entry import Entry, decode, encode
+from ai_proxy_mw.schema.remembered import remembered
 from ai_proxy_mw.stores.guard import Guard, StoreDown
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class Keeper:
         self.shared = store.shared
         # Of its own class: what is derived from one that is sure need not be.
         self._guarded = store.shared or not vars(type(store)).get("is_sure", False)
+        # The entries that are asked for again and again are the same bytes.
+        self._decoded = remembered(decode)
         self.failures = 0
         """How many questions were not answered."""
         self._guards: dict[AbstractEventLoop, tuple[Guard, Guard]] = {}
@@ -35,12 +38,17 @@ class Keeper:
 
     async def find(self, key: str) -> Entry | None:
         """What is kept under a key, if it is whole and can be had."""
-        data = await self.load(key)
-        return None if data is None else decode(key, data)
+        # Not `load` where nothing can fail: that would be one more frame for every hit.
+        data = await (self.load(key) if self._guarded else self.store.get(key))
+        return None if data is None else self._decoded(key, data)
 
     async def keep(self, entry: Entry, tags: Sequence[str]) -> bool:
         """Keep an entry for as long as it may be of use; whether the store has taken it."""
-        return await self.save(entry.key, encode(entry), ttl=entry.ttl + entry.keep, tags=tags)
+        data, ttl = encode(entry), entry.ttl + entry.keep
+        if self._guarded:
+            return await self.save(entry.key, data, ttl=ttl, tags=tags)
+        await self.store.set(entry.key, data, ttl=ttl, tags=tags)
+        return True
 
     async def load(self, key: str) -> bytes | None:
         if not self._guarded:

@@ -39,12 +39,27 @@ def cache_key(
     question: the canonical form of the body or a digest of it, empty where there is none.
     vary: names and values of what else makes a difference, in their order.
     """
-    varying = [part for pair in vary for part in pair]
-    texts = (_VERSION, *scope, app, upstream, endpoint, path, str(len(varying)), *varying)
-    # The length before each part says where it ends, whatever is in it.
-    head = "".join([f"{len(text)}:{text}" for text in texts]).encode("utf-8", "surrogatepass")
+    kind, name = scope
+    front = _remembered(_VERSION, kind)
+    place = _remembered(app, upstream, endpoint, path)
+    varying = _varying(vary) if vary else _NOTHING_VARIES
+    head = f"{front}{len(name)}:{name}{place}{varying}".encode("utf-8", "surrogatepass")
     joined = b"%d:%b%d:%b%b" % (len(head), head, len(query), query, question)
     return app_prefix(app) + hashlib.sha256(joined).hexdigest()
+
+
+def _parts(*texts: str) -> str:
+    """One text. The length before each part says where it ends, whatever is in it."""
+    return "".join([f"{len(text)}:{text}" for text in texts])
+
+
+def _varying(vary: Sequence[tuple[str, str]]) -> str:
+    return _parts(str(2 * len(vary)), *[part for pair in vary for part in pair])
+
+
+# Calls differ in whose they are and what they ask, and seldom in where it is asked.
+_remembered = lru_cache(maxsize=64)(_parts)
+_NOTHING_VARIES = _varying(())
 
 
 @lru_cache(maxsize=64)

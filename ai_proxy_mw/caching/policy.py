@@ -134,6 +134,13 @@ class Policy:
     def _varying(self, request: Request, scope: Scope) -> list[tuple[str, str]]:
         """The headers that matter, as far as they are there."""
         names = self._vary if scope.kind == "subject" else self._vary_among_many
+        said = request.said
+        if (
+            names.isdisjoint(said)
+            and said.get(b"accept", b"*/*") in _COMMON
+            and request.says_nothing_twice
+        ):
+            return []  # as mostly
         streams = request.call is not None and request.call.stream
         usual = _USUAL_FOR_STREAMS if streams else _USUAL
         found = []

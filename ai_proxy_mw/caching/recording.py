@@ -41,7 +41,7 @@ def may_be_kept(head: Head) -> bool:
     return (
         200 <= head.status <= 299
         and head.status not in _NOT_KEPT
-        and all(name not in _FOR_WANT for name, _ in head.headers)
+        and _FOR_WANT.isdisjoint([name for name, _ in head.headers])
     )
 
 
@@ -55,10 +55,11 @@ async def recorded(flight: Flight, plan: Plan, term: Term, *, most: int) -> Entr
     if not may_be_kept(head):
         return None
     body = b"".join(flight.pieces)
-    if len(body) > _LONG_WORK or coding_of(head.headers):
-        plain = await asyncio.to_thread(_judged, head, plan.endpoint, body, most)
+    coding = coding_of(head.headers)
+    if len(body) > _LONG_WORK or coding:
+        plain = await asyncio.to_thread(_judged, head, coding, plan.endpoint, body, most)
     else:
-        plain = _judged(head, plan.endpoint, body, most)
+        plain = _judged(head, coding, plan.endpoint, body, most)
     if plain is None:
         return None
     return Entry(
@@ -67,7 +68,7 @@ async def recorded(flight: Flight, plan: Plan, term: Term, *, most: int) -> Entr
         ttl=term.ttl,
         keep=term.keep,
         status=head.status,
-        headers=_kept(head),
+        headers=_kept(head, coding),
         event_stream=head.event_stream,
         endpoint=plan.endpoint,
         model=plan.model,
@@ -78,9 +79,8 @@ async def recorded(flight: Flight, plan: Plan, term: Term, *, most: int) -> Entr
     )
 
 
-def _judged(head: Head, endpoint: str, body: bytes, most: int) -> bytes | None:
+def _judged(head: Head, coding: bytes, endpoint: str, body: bytes, most: int) -> bytes | None:
     """The answer without its coding, if it is whole."""
-    coding = coding_of(head.headers)
     if coding:
         try:
             body = unpack(body, coding.decode("latin-1"), most)
@@ -89,9 +89,9 @@ def _judged(head: Head, endpoint: str, body: bytes, most: int) -> bytes | None:
     return body if is_whole(endpoint, content_type_of(head.headers), body) else None
 
 
-def _kept(head: Head) -> RawHeaders:
+def _kept(head: Head, coding: bytes) -> RawHeaders:
     """An ETag is of the bytes as they came: of a coding that is taken off it is not kept."""
     lines = [line for line in head.headers if line[0] in KEPT_HEADERS]
-    if coding_of(head.headers) in (b"", b"identity"):
+    if coding in (b"", b"identity"):
         return lines
     return [line for line in lines if line[0] != b"etag"]

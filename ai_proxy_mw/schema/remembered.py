@@ -15,13 +15,13 @@ MOST = 512
 
 
 def remembered(function: Callable[[str, bytes], T]) -> Callable[[str, bytes], T]:
-    """A pure function of endpoint and body that is quick for those of the last few calls.
+    """A pure function of a name and bytes that is quick for those of the last few calls.
 
     What it gives must not be changed by anybody. Errors are not kept.
     """
     known = lru_cache(maxsize=MOST)(function)
 
-    def ask(endpoint: str, body: bytes) -> T:
-        return known(endpoint, body) if len(body) <= LONGEST else function(endpoint, body)
+    def ask(name: str, body: bytes) -> T:
+        return known(name, body) if len(body) <= LONGEST else function(name, body)
 
     return ask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from copy import copy
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from ai_proxy_mw.caching.conditional import conditional
 from ai_proxy_mw.caching.flight import HandedOver
 from ai_proxy_mw.caching.recording import may_be_kept
 from ai_proxy_mw.caching.replay import coding_of, kept, shared
-from ai_proxy_mw.caching.wishes import wishes_of
+from ai_proxy_mw.caching.wishes import NONE, wishes_of
 from ai_proxy_mw.limiting.tally import Release
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ai_proxy_mw.caching.flight import Flight, Head, Listener
     from ai_proxy_mw.caching.policy import Plan
     from ai_proxy_mw.caching.wishes import Wishes
+    from ai_proxy_mw.limiting.tally import Tally
 
 _FAILURES = frozenset({500, 502, 503, 504})  # RFC 5861, section 4
 
@@ -33,10 +35,14 @@ class CacheStage:
         self._answers = answers
         self._endpoints = frozenset(answers.options.endpoints)
 
-    async def __call__(self, request: Request, handler: Handler) -> Response:
+    # Not a coroutine of its own where it has nothing to do: one more frame for every call.
+    def __call__(self, request: Request, handler: Handler) -> Awaitable[Response]:
         if request.endpoint not in self._endpoints:
-            return await handler(request)
-        wishes = wishes_of(request.raw_headers)
+            return handler(request)
+        return self._asked(request, handler)
+
+    async def _asked(self, request: Request, handler: Handler) -> Response:
+        wishes = wishes_of(request.raw_headers) if b"cache-control" in request.said else NONE
         plan = None if wishes.no_store else await self._answers.policy.plan(request)
         if plan is not None:
             return await _Case(self._answers, request, handler, plan, wishes).answer()
@@ -67,7 +73,9 @@ class _Case:
         self._asks = False  # whether it goes upstream itself, where it is counted
 
     async def answer(self) -> Response:
-        entry = None if self._wishes.no_cache else await self._find()
+        entry = None
+        if not self._wishes.no_cache and not self._is_first():
+            entry = await self._answers.find(self._plan.key)
         if entry is not None:
             response = await self._from_kept(entry)
             if response is not None:
@@ -87,11 +95,10 @@ class _Case:
             except HandedOver:
                 pass  # then it is for this call to ask, or for another that was quicker
 
-    async def _find(self) -> Entry | None:
+    def _is_first(self) -> bool:
+        """Whether the first call of its kind is under way, so that nothing can be kept yet."""
         flight = self._answers.flights.under_way(self._plan.key)
-        if flight is not None and flight.first:
-            return None
-        return await self._answers.find(self._plan.key)
+        return flight is not None and flight.first
 
     # -- what is kept ------------------------------------------------------------------------
 
@@ -120,7 +127,8 @@ class _Case:
         return wishes.max_age is None and late < self._answers.options.stale_while_revalidate
 
     async def _hit(self, entry: Entry, said: RawHeaders) -> Response:
-        await self._count()
+        if self._tally is not None:
+            await self._count(self._tally)
         saving = self._answers.savings.of(entry)
         stale = self._age(entry) >= entry.ttl
         self._answers.counts.hit(saving, stale=stale)
@@ -200,7 +208,8 @@ class _Case:
     ) -> Response:
         counts = self._answers.counts
         if joins or flight.second_hand:
-            await self._count()
+            if self._tally is not None:
+                await self._count(self._tally)
             counts.collapsed += 1
             if self._note is not None:
                 self._note.share(flight.note)
@@ -267,14 +276,12 @@ class _Case:
             flight.take_note(note, request if alone else None)
         return flight
 
-    async def _count(self) -> None:
+    async def _count(self, tally: Tally) -> None:
         """What the cache answers is a call; it takes no tokens and no money."""
-        if self._tally is None:
-            return
         if not self._answers.options.count_hits:
-            self._tally.uncount()
-        elif not self._asks:
-            await self._tally.take_late(_calls_only)
+            tally.uncount()
+        elif tally.needs_call and not self._asks:
+            await tally.take_late(_calls_only)
 
 
 def _behind(request: Request) -> Request:

@@ -14,9 +14,11 @@ from ai_proxy_mw.accounting.hidden_usage import asking, hide
 from ai_proxy_mw.upstream.base import Outbound
 
 if TYPE_CHECKING:
+    from ai_proxy_mw._config import Upstream
     from ai_proxy_mw._http import Request, Response
     from ai_proxy_mw._incoming import RequestBody
     from ai_proxy_mw._types import RawHeaders
+    from ai_proxy_mw.accounting.note import Note
     from ai_proxy_mw.routing.lane import Lane
     from ai_proxy_mw.routing.letter import Letter
 
@@ -51,18 +53,11 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
         body, path, timeouts = letter.body, letter.path, letter.timeouts
         headers += letter.headers
         rewritten = rewritten or letter.rewritten
-    call = request.call
-    asked = None
-    if call is not None and call.stream and _counts(request) and upstream.takes_stream_usage:
-        # What was not rewritten may be coded; what the call has is not.
-        asked = asking(call, body if rewritten and isinstance(body, bytes) else None)
+    asked = _asking_for_use(request, upstream, body if rewritten else None)
     if asked is not None:
         body, rewritten = asked, True
     if callable(upstream.auth):
         headers = _with(headers, await lane.credentials())
-    note = request.note
-    if note is not None and note.span is not None:
-        headers = _with(headers, note.span.headers())
     if rewritten:
         headers = [line for line in headers if line[0] != b"content-encoding"]
     outbound = Outbound(
@@ -73,8 +68,9 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
         body,
         timeouts,
     )
+    note = request.note
     if note is not None:
-        note.leaves(lane.provider.name, None if call is None else call.model)
+        _take_down(note, request, lane, outbound)
     try:
         response = await lane.provider.transport.send(outbound)
         try:
@@ -93,10 +89,29 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
     return response
 
 
+def _take_down(note: Note, request: Request, lane: Lane, outbound: Outbound) -> None:
+    if note.span is not None:
+        outbound.headers = _with(outbound.headers, note.span.headers())
+    note.leaves(lane.provider.name, None if request.call is None else request.call.model)
+
+
 def _with(headers: RawHeaders, own: RawHeaders) -> RawHeaders:
     """With lines of ours in the place of others of their names."""
     given = {name for name, _ in own}
     return [line for line in headers if line[0] not in given] + own
+
+
+def _asking_for_use(
+    request: Request, upstream: Upstream, body: bytes | RequestBody | None
+) -> bytes | None:
+    """The body that asks for what a stream uses; None where there is nothing to ask for.
+
+    body: as it was rewritten. One that was not may be coded; what the call has is not.
+    """
+    call = request.call
+    if call is None or not call.stream or not _counts(request) or not upstream.takes_stream_usage:
+        return None
+    return asking(call, body if isinstance(body, bytes) else None)
 
 
 def _counts(request: Request) -> bool:
