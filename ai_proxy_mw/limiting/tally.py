@@ -117,15 +117,17 @@ class Tally:
             who = keys.owner(limit, self._request) if amount else None
             if who is not None:
                 wanted.append((limit, self._limiter.base(limit, who), amount))
-        if len(wanted) > 1:
-            # The storage can forget no moment of a moving window, so nothing may refuse after it.
-            wanted.sort(key=_is_moving)
-        if wanted:
-            book = self._limiter.books.here()
-            take = self._from if book.guard is None else self._from_afar
-            refused = await take(book, wanted)
-            if refused is not None:
-                raise _error(refused, cost(refused.limit))
+        if not wanted:
+            return
+        book = self._limiter.books.here()
+        if book.guard is not None:
+            refused = await self._from_afar(book, _in_order(wanted))
+        elif len(wanted) == 1:
+            refused = await self._from_one(book, *wanted[0])
+        else:
+            refused = await self._from(book, _in_order(wanted))
+        if refused is not None:
+            raise _error(refused, cost(refused.limit))
 
     def _covers(self, limit: Limit) -> bool:
         if limit.endpoints is None and limit.models is None:
@@ -139,6 +141,15 @@ class Tally:
             and call is not None
             and any(limit.covers(endpoint, other) for other in call.other_models)
         )
+
+    async def _from_one(self, book: Book, limit: Limit, base: str, amount: int) -> Standing | None:
+        """As `_from` of one: there is nothing to give back."""
+        taken, standing = await book.ledger.take(limit, base, amount)
+        self.standings.append(standing)
+        if taken is None:
+            return standing
+        self._keep(book, taken)
+        return None
 
     async def _from(self, book: Book, wanted: list[Wanted]) -> Standing | None:
         """Take from all of them or from none; the one to wait for longest, if one is too little."""
@@ -243,6 +254,11 @@ def _one(limit: Limit) -> int:  # noqa: ARG001 - a call is one of whatever count
 
 def _wait(standing: Standing) -> int:
     return standing.wait
+
+
+def _in_order(wanted: list[Wanted]) -> list[Wanted]:
+    """The storage can forget no moment of a moving window, so nothing may refuse after it."""
+    return sorted(wanted, key=_is_moving)
 
 
 def _is_moving(wanted: Wanted) -> bool:
