@@ -21,8 +21,10 @@ def read_head(headers: RawHeaders) -> tuple[str, int | None]:
     said = dict(headers)
     length = said.get(b"content-length", b"")
     size = int(length) if length.isdigit() and len(length) < 19 else None
-    theirs = said.get(b"x-request-id")
-    if theirs is not None and _SANE_ID.fullmatch(theirs):
-        return theirs.decode("ascii"), size
+    if b"x-request-id" in said:
+        theirs = [value for name, value in headers if name == b"x-request-id"]
+        sane = [value for value in theirs if _SANE_ID.fullmatch(value)]
+        if sane:
+            return sane[-1].decode("ascii"), size
     # A name to find a call by, not a secret: `secrets` would ask the kernel for every call.
     return f"req_{random.getrandbits(96).to_bytes(12, 'big').hex()}", size
