@@ -308,6 +308,11 @@ class AIProxy:
         )
         self.dashboard: Dashboard | None = None
         if dashboard is not None:
+            if self.by_route:
+                raise ConfigurationError(
+                    "dashboard= is served by the middlewares, which a proxy with "
+                    "identify=from_route is not for: leave it out, and ask stats() in a route"
+                )
             seen = Seen(self._counted(), self._ways.lanes, self.limits)
             self.dashboard = _dashboard(dashboard, dashboard_identify, seen, self.prefix)
         elif dashboard_identify is not None:
@@ -393,15 +398,18 @@ class AIProxy:
         """Close the connections that the running event loop has open."""
         await self._ways.stop_sharing()
         if self._answers is not None:
+            await self._answers.flights.aclose()
+        # What ends with the process is still told; then those are closed that keep it.
+        if self._desk is not None:
+            await self._desk.aclose()
+        if self._stats is not None:
+            await self._stats.aclose()
+        if self._answers is not None:
             await self._answers.aclose()
         await self.limits.aclose()
         if self._rules.fetcher is not None:
             await self._rules.fetcher.aclose()
         await self._ways.aclose()
-        if self._desk is not None:
-            await self._desk.aclose()
-        if self._stats is not None:
-            await self._stats.aclose()
         self.terms.stop.reset()
 
     async def __aenter__(self) -> Self:

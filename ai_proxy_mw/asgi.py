@@ -54,6 +54,7 @@ class AIProxyMiddleware:
                 within = below(page.prefix, path, root)
                 if within is not None:
                     call = _Call(self.proxy, self._rounds, scope, within, receive, send)
+                    call.request.app = self._host
                     await call.run(page.handle, page.handle)
                     return
             if rest is not None or self._host is None:

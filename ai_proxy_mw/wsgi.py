@@ -68,7 +68,9 @@ class AIProxyWSGIMiddleware:
         if rest is None and page is not None:
             within = below(page.prefix, path)
             if within is not None:
-                return _Call(self.proxy, environ, within, page.handle).answer(start_response)
+                call = _Call(self.proxy, environ, within, page.handle)
+                call.request.app = self.app
+                return call.answer(start_response)
         if rest is None and self.app is not None:
             return self.app(environ, start_response)
         call = _Call(self.proxy, environ, rest)
