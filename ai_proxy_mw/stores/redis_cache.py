@@ -293,7 +293,12 @@ def _give(client: Any) -> Callable[[], Any]:
 
 
 async def _work(size: int, job: Callable[[], T]) -> T:
-    return await asyncio.to_thread(job) if size > _LARGE else job()
+    if size <= _LARGE:
+        return job()
+    try:
+        return await asyncio.to_thread(job)
+    except RuntimeError:
+        return job()  # no thread takes anything more when the interpreter ends
 
 
 def _milliseconds(seconds: float) -> int:

@@ -151,6 +151,21 @@ def test_large_values_are_compressed(url: str, server: RedisServer, size: int) -
         assert (int(str(client.strlen("ai_proxy_mw:k:a"))) < size / 10) == (size > 4096)
 
 
+def test_large_values_are_written_also_when_the_interpreter_ends(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ended(job: Callable[[], Any]) -> Any:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    async def main() -> None:
+        async with opened(url) as cache:
+            monkeypatch.setattr(asyncio, "to_thread", ended)
+            await cache.set("k", b"a" * 1_000_000, ttl=60)
+            assert await cache.get("k") == b"a" * 1_000_000
+
+    asyncio.run(main())
+
+
 def test_what_cannot_be_compressed_is_stored_as_it_is(url: str) -> None:
     value = random.Random(1).randbytes(module._LARGE + 1)
 
