@@ -119,7 +119,7 @@ class RequestBody(Body):
         if self._ended:
             return b""
         first = await self._next()
-        if self.arrived:
+        if self._ended or self.arrived:
             return first
         self._first = first
         return None
