@@ -32,7 +32,11 @@ BUDGETS = (
     # "No growth": 0.1 is what two runs of the same row differ by on a shared machine.
     Budget("bare relay, growth 1 to 256 connections", Cell("bare", 256), Cell("bare", 1), 1.1),
     Budget("SSE event", Cell("bare-sse", STREAMS), Cell("sketch-sse", STREAMS), 1.3),
+    Budget(
+        "SSE event, use observed", Cell("corridor-sse", STREAMS), Cell("sketch-sse", STREAMS), 1.3
+    ),
     Budget("WSGI door, 32 connections", Cell("wsgi", 32), Cell("wsgi-floor", 32), 1.7),
+    Budget("WSGI door, full corridor", Cell("wsgi-corridor", 32), Cell("wsgi-floor", 32), 1.7),
 )
 
 

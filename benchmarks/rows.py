@@ -30,7 +30,10 @@ class Row:
 
     @property
     def available(self) -> bool:
-        return self.needs is None or find_spec(self.needs) is not None
+        if self.needs is None:
+            return True
+        parent = self.needs.partition(".")[0]  # one that is not there cannot be looked into
+        return find_spec(parent) is not None and find_spec(self.needs) is not None
 
 
 ROWS = (
@@ -45,9 +48,26 @@ ROWS = (
         module="two_limits",
     ),
     Row(name="judged", about="each request judged", module="judged"),
-    Row(name="corridor", about="identity, one limit of requests, judged", module="corridor"),
+    Row(name="records", about="each call counted with its use and cost", module="records"),
+    Row(
+        name="corridor",
+        about="identity, one limit of requests, judged, counted with use and cost",
+        module="corridor",
+    ),
     Row(name="cache-miss", about="the same, each answer kept in memory", module="cache_miss"),
     Row(name="cache-hit", about="the same, each answer from memory", module="cache_hit"),
+    Row(
+        name="prometheus",
+        about="the corridor, with metrics for Prometheus",
+        module="prometheus",
+        needs="prometheus_client",
+    ),
+    Row(
+        name="otel",
+        about="the corridor, with spans and metrics of OpenTelemetry",
+        module="otel",
+        needs="opentelemetry.sdk",
+    ),
     Row(name="bare-fastapi", about="the proxy inside FastAPI", module="bare_fastapi"),
     Row(name="httpx", about="the proxy over httpx.AsyncClient", module="over_httpx"),
     Row(
@@ -61,6 +81,13 @@ ROWS = (
         name="wsgi",
         about="the proxy, WSGI door, gunicorn gthread",
         module="wsgi",
+        server="gthread",
+        floor="wsgi-floor",
+    ),
+    Row(
+        name="wsgi-corridor",
+        about="the same with the whole corridor",
+        module="wsgi_corridor",
         server="gthread",
         floor="wsgi-floor",
     ),
@@ -91,6 +118,14 @@ ROWS = (
         name="bare-sse",
         about="the proxy, ASGI door",
         module="bare",
+        kind="sse",
+        yardstick="sketch-sse",
+        floor="floor-sse",
+    ),
+    Row(
+        name="corridor-sse",
+        about="the whole corridor, use observed",
+        module="corridor",
         kind="sse",
         yardstick="sketch-sse",
         floor="floor-sse",

@@ -1,4 +1,4 @@
-"""The proxy with all of the corridor that there is: identity, a limit, validation."""
+"""The proxy with all of the corridor that there is: identity, a limit, validation, records."""
 
 from __future__ import annotations
 

@@ -7,5 +7,11 @@ from ai_proxy_mw.asgi import AIProxyMiddleware
 
 
 def make(upstream: str) -> AIProxyMiddleware:
-    proxy = AIProxy(upstream=f"{upstream}/v1", api_key="sk-upstream", anonymous=True)
+    proxy = AIProxy(
+        upstream=f"{upstream}/v1",
+        api_key="sk-upstream",
+        anonymous=True,
+        stats=False,
+        access_log=False,
+    )
     return AIProxyMiddleware(None, proxy=proxy)

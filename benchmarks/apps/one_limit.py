@@ -12,6 +12,8 @@ def make(upstream: str) -> AIProxyMiddleware:
         api_key="sk-upstream",
         anonymous=True,
         validate=False,
+        stats=False,
+        access_log=False,
         limits=["1000000000/hour"],
     )
     return AIProxyMiddleware(None, proxy=proxy)

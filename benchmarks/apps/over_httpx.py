@@ -12,4 +12,5 @@ def make(upstream: str) -> AIProxyMiddleware:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     client = httpx.AsyncClient(limits=limits)
     chosen = Upstream(base_url=f"{upstream}/v1", api_key="sk-upstream", client=client)
-    return AIProxyMiddleware(None, proxy=AIProxy(upstream=chosen, anonymous=True, validate=False))
+    proxy = AIProxy(upstream=chosen, anonymous=True, validate=False, stats=False, access_log=False)
+    return AIProxyMiddleware(None, proxy=proxy)

@@ -16,6 +16,8 @@ def make(upstream: str) -> AIProxyMiddleware:
         api_key="sk-upstream",
         identify=identify,
         validate=False,
+        stats=False,
+        access_log=False,
         limits=["1000000000/hour", Limit("1000000000000/hour", of="tokens")],
     )
     return AIProxyMiddleware(None, proxy=proxy)
