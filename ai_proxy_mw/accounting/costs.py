@@ -69,7 +69,14 @@ class Costs:
 
     def _price_of(self, asked: str, own: str) -> Price | None:
         """By the upstream's own name for a model, or else by that which it was asked for by."""
-        return self._prices.of(own) or self._prices.of(asked)
+        return self._prices.of(own) or (None if own == asked else self._prices.of(asked))
+
+
+def _dearest(prices: tuple[Price, ...], usage: Usage) -> int | None:
+    """Whichever of them answers, it is no more than that."""
+    if not all(covers(each, usage) for each in prices):
+        return None
+    return max((cost(each, usage) for each in prices), default=None)
 
 
 def _nothing() -> Estimate:
@@ -147,11 +154,12 @@ class Bill:
     def micro_usd(self, usage: Usage, by: Answerer | None) -> int | None:
         """What was used costs, in micro-dollars; None where that is not known."""
         price = None if by is None else self._price_of(*by)
-        # Whichever of them answers, it is no more than the dearest costs.
-        prices = self._prices if price is None else (price,)
-        if not all(covers(each, usage) for each in prices):
-            return None
-        return max((cost(each, usage) for each in prices), default=None)
+        if price is None:
+            prices = self._prices
+            if len(prices) != 1:
+                return _dearest(prices, usage)
+            price = prices[0]
+        return cost(price, usage) if covers(price, usage) else None
 
     @property
     def _prices(self) -> tuple[Price, ...]:
