@@ -23,6 +23,8 @@ from ai_proxy_mw.stores.guard import StoreDown
 if TYPE_CHECKING:
     import uvicorn
 
+    from ai_proxy_mw._http import Request
+
 
 class Command(Protocol):
     """A module with a command that looks into a store."""
@@ -33,6 +35,7 @@ class Command(Protocol):
 
 
 KEY = "sk-demo"
+DASHBOARD = "/ai"
 DEFAULTS = {"AI_PROXY_UPSTREAM": "fake"}
 QUESTION = "What does a proxy inside my own app save me?"
 
@@ -57,6 +60,8 @@ or with the official client (pip install openai):
       model="{model}", stream=True, messages=[{{"role": "user", "content": "Hello!"}}]
   ):
       print(chunk.choices[0].delta.content or "", end="", flush=True)
+
+and look at what the calls are like: {look}
 """
 
 
@@ -101,7 +106,12 @@ def demo(port: int, model: str, *, once: bool) -> int:
         raise ConfigurationError(
             "the demo needs a server: pip install 'ai_proxy_mw[demo]'"
         ) from None
-    proxy = AIProxy.from_env({**DEFAULTS, **_given()}, api_keys={"demo": KEY})
+    proxy = AIProxy.from_env(
+        {**DEFAULTS, **_given()},
+        api_keys={"demo": KEY},
+        dashboard=DASHBOARD,
+        dashboard_identify=_on_this_machine,
+    )
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -113,6 +123,12 @@ def demo(port: int, model: str, *, once: bool) -> int:
         config = uvicorn.Config(AIProxyMiddleware(proxy=proxy), log_level="warning")
         asyncio.run(_serve(uvicorn.Server(config), listening, url, model, once=once))
     return 0
+
+
+def _on_this_machine(request: Request) -> str | None:
+    """Nobody else can connect; but a page may have its own name lead here (DNS rebinding)."""
+    host = (request.headers.get("host") or "").rpartition(":")[0]
+    return "demo" if host in ("127.0.0.1", "localhost") else None
 
 
 def _given() -> dict[str, str]:
@@ -127,7 +143,8 @@ async def _serve(
     while not server.started and not serving.done():  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0.01)
     await asyncio.to_thread(_first_answer, url, model)
-    print(GUIDE.format(url=url, key=KEY, model=model))
+    look = url.removesuffix(urlsplit(url).path) + DASHBOARD
+    print(GUIDE.format(url=url, key=KEY, model=model, look=look))
     if once:
         server.should_exit = True
     else:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import IO
 
+import httpx
 import pytest
 
 import ai_proxy_mw.__main__ as cli
@@ -86,8 +87,19 @@ def test_the_printed_lines_work_as_printed(running: str) -> None:
     assert curl, running
     answered = subprocess.run(curl[1], shell=True, capture_output=True, text=True, check=True)
     assert answered.stdout.endswith("data: [DONE]\n\n")
-    snippet = textwrap.dedent(running[running.index("  from openai") : running.index("Serving")])
+    snippet = textwrap.dedent(
+        running[running.index("  from openai") : running.index("and look at")]
+    )
     printed = subprocess.run(
         [sys.executable, "-c", snippet], capture_output=True, text=True, check=True
     )
     assert printed.stdout == "You said: Hello!"
+
+
+def test_the_dashboard_is_there_for_this_machine_alone(running: str) -> None:
+    found = re.search(r"the calls are like: (http://127.0.0.1:[0-9]+/ai)$", running, re.MULTILINE)
+    assert found, running
+    assert "AI proxy" in httpx.get(found[1]).text
+    told = httpx.get(f"{found[1]}/data").json()
+    assert told["report"]["total"]["requests"] == 1
+    assert httpx.get(found[1], headers={"host": "evil.example:8080"}).status_code == 401
