@@ -231,7 +231,8 @@ ADVERSARIAL = [
     b"x" * 12 + b" ", b"://@", b":\\/\\/", b"PRIVATE KEY-----", b";base64,", b"\\/", b"\\u002",
     b"bearer ", b'"text":"', b'"text":"\\"', b'"text":"sk"\n', b'"text":"sk-1234567890123 "\n',
     b'"token":[', b"token", b"pwd='\\'", b"pwd\\u0022:\\u0022", b"pwd\\u0022:\\u0022x\\\\u0022",
-    b"pwd" + b"\\" * 300, b"api_key", b'index":1', b"\n", b"secret\\n", b'\\"', b"-", b"\0",
+    b"pwd" + b"\\" * 300, b"api_key", b'index":1', b'index":1"text":"',
+    b"\n", b"secret\\n", b'\\"', b"-", b"\0",
 ]  # fmt: skip
 
 
@@ -247,6 +248,13 @@ def test_no_input_takes_more_than_linear_time(head: bytes) -> None:
             redact_stream(data, whole=False)
             spent.append(time.process_time() - start)
         assert spent[1] < 0.5 + 20 * spent[0], unit
+
+
+def test_a_line_of_many_numbers_and_many_texts_takes_no_longer_than_others() -> None:
+    data = b'index":1"delta":"' * 20_000
+    start = time.process_time()
+    redact_stream(data)
+    assert time.process_time() - start < 1.5
 
 
 @pytest.mark.slow
