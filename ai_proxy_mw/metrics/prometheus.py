@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from http import HTTPStatus
@@ -351,7 +352,9 @@ def _counted(
     try:
         for family in families:
             name = f"{namespace}_{family.name}"
-            if name not in there:
+            if name in there:
+                _show_again(registry, there[name])
+            else:
                 made[name] = _Counted(_metric(registry, name, family), family)
     except ValueError:
         for counted in made.values():
@@ -362,6 +365,12 @@ def _counted(
         ) from None
     there.update(made)
     return {family.name: there[f"{namespace}_{family.name}"] for family in families}
+
+
+def _show_again(registry: CollectorRegistry, counted: _Counted) -> None:
+    """What the host has taken out: some empty their registry for each test, or each reload."""
+    with suppress(ValueError):  # it is there
+        registry.register(counted.metric)
 
 
 def _metric(registry: CollectorRegistry, name: str, family: Family) -> Any:

@@ -448,6 +448,14 @@ class TestRegistry:
         assert total(registry, "requests_total") == 1
         assert b"chat_ai_requests_total{" in generate_latest(registry)
 
+    def test_a_registry_that_was_emptied_is_filled_again(self, registry: CollectorRegistry) -> None:
+        mine = Counter("mine", "The host's own.", registry=registry)
+        PrometheusMetrics(registry=registry)(record())
+        for collector in {*registry._collector_to_names} - {mine}:
+            registry.unregister(collector)
+        PrometheusMetrics(registry=registry)(record(model="new"))
+        assert total(registry, "requests_total", model="new") == 1
+
     def test_a_name_that_is_taken(self, registry: CollectorRegistry) -> None:
         Counter("ai_proxy_errors_total", "Somebody else's.", registry=registry)
         with pytest.raises(ConfigurationError, match="namespace="):
