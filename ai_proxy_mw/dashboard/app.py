@@ -79,6 +79,8 @@ class Dashboard:
         self.handle: Handler = self._handle
 
     async def _handle(self, request: Request) -> Response:
+        if request.path not in self._pages:
+            request.path = None  # what a visitor has made up would stand in a log of errors
         response = await errors(request, self._let_in)
         if request.method == "HEAD":
             response.body = BytesBody(b"")

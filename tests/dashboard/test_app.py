@@ -130,6 +130,13 @@ def test_the_apps_own_word_on_who_it_is(told: Told, identify: Any, status: int) 
     assert "content-security-policy" in answer.headers
 
 
+def test_no_path_can_make_a_line_of_the_log(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    # Not all WSGI servers tell how a path was written before it was decoded.
+    assert get(make(told, _breaks), "/x\nINFO root is signed in").status == 500
+    assert "failed" in caplog.text
+    assert "INFO root" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("prefix", "identify", "api", "words"),
     [
