@@ -13,13 +13,21 @@ from ai_proxy_mw.dashboard.texts import LONGEST, cell, shown
 @pytest.mark.parametrize(
     "text",
     [
-        *("=1", "+1", "-1", "@SUM(A1)", "\ta", "\ra", " =1", "\n=1", "\xa0=1", "\uff1d1"),
+        *("=1", "+1", "-1", "@SUM(A1)", "\ta", "\ra", " =1", "\xa0=1", "\uff1d1"),
         '=HYPERLINK("a","b")',
     ],
 )
 def test_no_text_is_a_formula(text: str) -> None:
     (row,) = csv.reader(io.StringIO(f"{cell(text)},end\r\n", newline=""))
     assert row == [f"'{text}", "end"]
+
+
+@pytest.mark.parametrize("end", [";", ";  ", "\t", "|", "\n", "\r\n", "a\r"])
+def test_nor_is_a_part_of_it_for_those_that_end_cells_otherwise(end: str) -> None:
+    assert cell(f"gpt{end}=1+1").strip('"') == f"gpt{end}'=1+1"
+    assert cell(f"gpt{end}\uff1d1").strip('"') == f"gpt{end}'\uff1d1"
+    assert cell(f"gpt{end}4").strip('"') == f"gpt{end}4"
+    assert cell("\n=1") == "\"'\n'=1\""
 
 
 @pytest.mark.parametrize("text", ["a,b", 'say "hi"', "two\r\nlines", "plain", "", "ü", "a-b"])
