@@ -11,6 +11,7 @@ from ai_proxy_mw.metrics.desk import Desk
 from ai_proxy_mw.metrics.outlet import ThreadOutlet, outlet_of
 from ai_proxy_mw.metrics.stats import Stats
 from ai_proxy_mw.routing.standing import stats_of as standing_of
+from ai_proxy_mw.stores.guard import StoreDown
 
 if TYPE_CHECKING:
     from ai_proxy_mw.accounting.record import Record
@@ -31,7 +32,11 @@ class Seen(NamedTuple):
     limiter: Limiter
 
     async def stats(self, window: Window, by: By) -> StatsReport:
-        return await self.counted.read(window, by)
+        """Raises StoreDown where it would be this process' part alone."""
+        report = await self.counted.read(window, by)
+        if not report.whole:
+            raise StoreDown
+        return report
 
     async def recent(self, most: int) -> list[Record]:
         return await self.counted.recent(most)

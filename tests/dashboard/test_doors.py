@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from ai_proxy_mw import CORS, AIProxy
+from ai_proxy_mw import CORS, AIProxy, AIProxyMiddleware, MemoryCache
 from ai_proxy_mw.testing import FakeUpstream
 from tests.conftest import IN_PROCESS
 from tests.dashboard.house import signed_in
+from tests.metrics.calls import Wrapped
+from tests.servers import serve_asgi
 
 ORIGIN = "https://app.example"
 CHAT = {"model": "=cmd", "messages": [{"role": "user", "content": "the prompt"}]}
@@ -49,6 +51,23 @@ def test_calls_are_seen_by_who_may_see_them(client: httpx.Client) -> None:
     assert told["upstreams"][0]["state"] == "closed"
     assert "the prompt" not in answer.text
     assert ",'=cmd," in client.get("/ai/calls.csv").text
+
+
+def test_a_part_of_the_numbers_is_not_told_as_all_of_them() -> None:
+    store = Wrapped(MemoryCache())
+    proxy = AIProxy(
+        upstream="http://localhost:1/v1",
+        anonymous=True,
+        stats=store,
+        dashboard="/ai",
+        dashboard_identify=signed_in,
+    )
+    url_of = serve_asgi(AIProxyMiddleware(proxy=proxy))
+    with url_of as url, httpx.Client(base_url=url, cookies={"admin": "me"}) as client:
+        assert client.get("/ai/data").json()["report"]["total"]["requests"] == 0
+        store.down = True
+        assert client.get("/ai/data").json()["report"] is None
+        assert client.get("/ai/stats.csv").status_code == 503
 
 
 def test_methods_and_paths(client: httpx.Client) -> None:
