@@ -44,7 +44,8 @@ def encode(value: object) -> bytes:
 def report(told: StatsReport) -> dict[str, Any]:
     """rows: a list, since JavaScript would sort names that look like numbers.
 
-    rows_left_out: how many names were too many to be told here.
+    rows_left_out: how many names were too many to be told here. other: of those that were too
+    many to be counted apart, if there are such.
     """
     rows = list(told.rows.items())
     return {
@@ -55,6 +56,7 @@ def report(told: StatsReport) -> dict[str, Any]:
         "total": _row(told.total),
         "rows": [{"name": shown(name), **_row(row)} for name, row in rows[:MOST_ROWS]],
         "rows_left_out": max(0, len(rows) - MOST_ROWS),
+        "other": None if told.other is None else _row(told.other),
         "series": [{"time": point.time, **_row(point.row)} for point in told.series],
     }
 

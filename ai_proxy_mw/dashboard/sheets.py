@@ -17,8 +17,10 @@ _MARK = "\ufeff"
 
 
 def of_report(told: StatsReport) -> bytes:
-    """A line for each name."""
-    lines = [[name, *(getattr(row, field) for field in ROW)] for name, row in told.rows.items()]
+    """A line for each name, and one for what has none of its own, so that they add up."""
+    rest = [] if told.other is None else [("(all others)", told.other)]
+    rows = [*told.rows.items(), *rest]
+    lines = [[name, *(getattr(row, field) for field in ROW)] for name, row in rows]
     return _written([[told.by, *_names(ROW)], *lines])
 
 

@@ -29,6 +29,7 @@ class Told:
     def __init__(self) -> None:
         self.rows: dict[By, dict[str, StatsRow]] = {}
         self.total = StatsRow()
+        self.other: StatsRow | None = None
         self.points: list[StatsRow] = []
         self.records: list[Record] = []
         self.lanes: list[UpstreamStats] = []
@@ -54,6 +55,7 @@ class Told:
             until=self.now,
             total=self.total,
             rows=self.rows.get(by, {}),
+            other=self.other,
             series=points,
         )
 

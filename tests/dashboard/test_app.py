@@ -208,6 +208,15 @@ def test_names_keep_their_order_and_are_not_without_end(told: Told) -> None:
     assert len(_rows(get(make(told), "/stats.csv"))) == 1 + 99
 
 
+def test_what_has_no_row_of_its_own_is_told(told: Told) -> None:
+    told.rows["model"] = {"gpt-4.1": StatsRow(requests=1)}
+    assert get(make(told), "/stats").json["other"] is None
+    assert len(_rows(get(make(told), "/stats.csv"))) == 2
+    told.other = StatsRow(requests=7, cost=3)
+    assert get(make(told), "/stats").json["other"]["requests"] == 7
+    assert _rows(get(make(told), "/stats.csv"))[-1][:2] == ["(all others)", "7"]
+
+
 @pytest.mark.parametrize(
     ("query", "param"),
     [

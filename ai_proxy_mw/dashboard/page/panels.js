@@ -86,7 +86,8 @@ class Top {
     this.name();
     this.sheet.href = at("stats.csv", { window: report.window, by: report.by });
     const more = report.rows.length + report.rows_left_out - 8;
-    this.note.textContent = more > 0 ? `and ${count(more)} more` : "";
+    const others = report.other ? `${some(report.other.requests, "call", "calls")} of yet others` : null;
+    this.note.textContent = [more > 0 ? `and ${count(more)} more` : null, others].filter(Boolean).join(", ");
     this.body.replaceChildren(report.rows.length ? topTable(report, this.title.textContent) : empty("No calls in this time."));
   }
 }
