@@ -95,6 +95,8 @@ class Sent(NamedTuple):
     def given(self, *, consumed: bool = False) -> Response:
         """The answer, for the caller. Raises the error that is there in its place."""
         self.served.by = self.told
+        if self.good:
+            self.served.unanswered -= 1
         if self.error is not None:
             if consumed:
                 self.error.message += " The upload was passed on and not kept: send it again."
@@ -119,9 +121,8 @@ class Sent(NamedTuple):
 
     async def _count(self, request: Request, response: Response) -> None:
         usage = None if response.event_stream else await _late_usage(request, response)
-        if usage is None:
-            self.served.unanswered += 1
-        else:
+        if usage is not None:
+            self.served.unanswered -= 1
             self.served.lost.append((self.told, usage))
 
 
@@ -145,6 +146,8 @@ async def ask(
         hold = await _hold(request, lane)
     except UpstreamError as error:
         return Sent(told, served, of_error(error), error)
+    # Until it is known better: who leaves twice has the call settled before this has ended.
+    served.unanswered += 1
     try:
         response = await send(request, lane, letter)
         try:
@@ -154,17 +157,19 @@ async def ask(
             raise
     except UpstreamError as error:
         outcome = of_error(error)
-        if outcome.may_have_worked:
-            served.unanswered += 1
+        if not outcome.may_have_worked:
+            served.unanswered -= 1
         if outcome.what != "busy" and not error.ours and not _was_hurried(error, lane, letter):
             hold.judge(failed=True)
         hold.end(Ending.FAILED)
         return Sent(told, served, outcome, error)
     except BaseException as error:
-        if not isinstance(error, ProxyError):
-            served.unanswered += 1
+        if isinstance(error, ProxyError):
+            served.unanswered -= 1
         hold.end(Ending.CANCELLED)
         raise
+    if outcome is not None:
+        served.unanswered -= 1
     _judge(lane, hold, outcome, cools=cools)
     return Sent(told, served, outcome, None, response, hold)
 

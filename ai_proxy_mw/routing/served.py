@@ -32,8 +32,8 @@ class Served:
 
     by: whose answer or error it is; None before there is one.
     attempts: how often the call was sent.
-    unanswered: how many of those an upstream may have worked on without giving an answer: what
-        went in may have to be paid for.
+    unanswered: how many of those an upstream may work on, or may have worked on, without giving an
+        answer: what went in may have to be paid for.
     lost: what answers have used that nobody was given.
     """
 

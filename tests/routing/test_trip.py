@@ -348,6 +348,31 @@ async def test_a_silent_lane_is_hedged_and_may_have_to_be_paid_for() -> None:
 
 
 @case
+async def test_who_leaves_twice_pays_for_all_that_was_sent() -> None:
+    async def slow_to_end() -> Response:
+        try:
+            return await never()
+        finally:
+            await settle()
+
+    a, b = lane("a", slow_to_end), lane("b", slow_to_end)
+    call = request()
+    trip = asyncio.create_task(go(hedged(a, b), call))
+    while sum(asked(a, b)) < 2:
+        await asyncio.sleep(0)
+    trip.cancel()
+    await asyncio.sleep(0)
+    trip.cancel()  # before what the first time has ended could say so
+    with pytest.raises(asyncio.CancelledError):
+        await trip
+    assert call.served is not None
+    assert call.served.unanswered == 2
+    await settle()
+    assert call.served.unanswered == 2
+    assert at_rest(a, b)
+
+
+@case
 async def test_hedged_lanes_of_one_group_are_not_asked_twice() -> None:
     async def slow_and_bad() -> Response:
         await settle()
