@@ -162,8 +162,8 @@ class Request:
     there is one. Stages further in find what the stages before them made out: `endpoint`,
     `identity` and its `subject`, `call` where the body was read, and the
     `tally` of what is counted for it where there are limits. Where a call may be sent more than
-    once, `served` tells what has become of it. Where somebody wants to know of calls, a `note` of
-    it is taken.
+    once, `served` tells what has become of it; `sends` counts how often it was handed to a
+    transport. Where somebody wants to know of calls, a `note` of it is taken.
 
     Where a route of the app has handed the call over, `from_route` is true, and the route has
     said who is calling (`identified`) or why nobody is let in (`refusal`).
@@ -189,6 +189,7 @@ class Request:
         "run_sync",
         "said",
         "scope",
+        "sends",
         "served",
         "subject",
         "tally",
@@ -228,6 +229,7 @@ class Request:
         self.subject = ""
         self.call: Call | None = None
         self.tally: Tally | None = None
+        self.sends = 0
         self.served: Served | None = None
         self.note: Note | None = None
 

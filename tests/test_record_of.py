@@ -24,6 +24,7 @@ from ai_proxy_mw import (
     Price,
     Prices,
     Record,
+    Retry,
     Upstream,
 )
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
@@ -434,3 +435,18 @@ def _until(ready: Callable[[], bool]) -> None:
     while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+@pytest.mark.parametrize("retry", [None, Retry(attempts=2)])
+def test_what_was_never_sent_costs_nothing(door: str, retry: Retry | None) -> None:
+    def away(key: str | None) -> dict[str, str]:
+        raise LookupError("the vault is away")
+
+    fake = FakeUpstream()
+    upstream = Upstream(base_url=FAKE_BASE_URL, transport=fake.transport(), auth=away)
+    house = House(door, upstream=upstream, retry=retry)
+    with house.served() as client:
+        client.post("/chat/completions", json=CHAT)
+        record = house.record()
+    assert (record.status, record.attempts) == (500, 0)
+    assert (record.input_tokens, record.cost, record.measured) == (0, 0, None)

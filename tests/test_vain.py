@@ -134,9 +134,12 @@ async def test_where_nothing_is_sent_twice_an_error_tells_itself_whether_it_was_
         (UpstreamDisconnected(), 100),
         (UpstreamUnreachable(), 0),
         (InvalidRequest("no"), 0),
-        (KeyError(), 100),
     ):
         assert (await settled(None, error))[0] == tokens
+    for sends, tokens in ((0, 0), (1, 100)):
+        call = request("m")
+        call.sends = sends
+        assert (await settled(None, KeyError(), call))[0] == tokens
     assert await settled(None, answer()) == (12, 120)
     upload = request(endpoint="POST /audio/transcriptions", upload=[b"x"])
     assert await settled(served(told("cheap")), answer(), upload) == (12, 12)

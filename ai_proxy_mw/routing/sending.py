@@ -148,6 +148,7 @@ async def ask(
         return Sent(told, served, of_error(error), error)
     # Until it is known better: who leaves twice has the call settled before this has ended.
     served.unanswered += 1
+    before = request.sends
     try:
         response = await send(request, lane, letter)
         try:
@@ -164,7 +165,7 @@ async def ask(
         hold.end(Ending.FAILED)
         return Sent(told, served, outcome, error)
     except BaseException as error:
-        if isinstance(error, ProxyError):
+        if isinstance(error, ProxyError) or request.sends == before:
             served.unanswered -= 1
         hold.end(Ending.CANCELLED)
         raise

@@ -140,4 +140,6 @@ def _was_sent(error: BaseException, request: Request) -> bool:
     """Whether the upstream may have begun to work, so that what was asked is to be paid for."""
     if request.served is not None:
         return False  # it is counted there how often that was in vain
-    return not isinstance(error, ProxyError) or (isinstance(error, UpstreamError) and error.sent)
+    if isinstance(error, ProxyError):
+        return isinstance(error, UpstreamError) and error.sent
+    return request.sends > 0

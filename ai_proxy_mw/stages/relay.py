@@ -68,6 +68,7 @@ async def send(request: Request, lane: Lane, letter: Letter | None = None) -> Re
         body,
         timeouts,
     )
+    request.sends += 1
     note = request.note
     if note is not None:
         _take_down(note, request, lane, outbound)

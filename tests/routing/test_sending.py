@@ -160,6 +160,18 @@ async def test_who_leaves_while_it_is_sent_may_have_to_pay_for_it() -> None:
 
 
 @case
+async def test_what_no_credentials_can_be_had_for_costs_nothing() -> None:
+    def away(key: str | None) -> dict[str, str]:
+        raise LookupError
+
+    one, served = lane("a", auth=away, max_concurrent=1), Served()
+    with pytest.raises(LookupError):
+        await asked(one, served)
+    assert served.unanswered == 0
+    assert at_rest(one)
+
+
+@case
 async def test_who_leaves_while_a_place_is_waited_for_pays_nothing() -> None:
     one, served = lane(max_concurrent=1), Served()
     first = await asked(one)
