@@ -198,12 +198,19 @@ class TaskOutlet(Outlet):
             line.task = asyncio.get_running_loop().create_task(work, name=SETTLING)
 
     async def _empty(self, line: _Line) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             while line.queue:
                 line.is_busy = True
                 try:
                     await self._hook(line.queue.popleft())
-                except Exception as error:  # noqa: BLE001 - it is the owner's, and is logged
+                except (Exception, SystemExit, asyncio.CancelledError) as error:
+                    # Also SystemExit, which would end the loop of all calls, and what is cancelled
+                    # that the hook has waited for: this task is not.
+                    if isinstance(error, asyncio.CancelledError) and task.cancelling():
+                        self.lost += 1
+                        raise
                     self._failed(error)
                 else:
                     self._done()
@@ -219,7 +226,7 @@ class TaskOutlet(Outlet):
         task = line.task
         await asyncio.wait([task], timeout=CLOSE_WITHIN)
         if not task.done():
-            self.lost += line.waiting
+            self.lost += len(line.queue)
             line.queue.clear()
             task.cancel()
             await asyncio.wait([task], timeout=CLOSE_WITHIN)
@@ -230,6 +237,7 @@ class TaskOutlet(Outlet):
         if line is None:
             running = {known: one for known, one in self._lines.items() if not known.is_closed()}
             line = _Line()
+            self.lost += self.waiting - sum(each.waiting for each in running.values())
             self._lines = {**running, loop: line}
         return line
 

@@ -211,19 +211,37 @@ def test_one_that_is_slow_or_fails(
     assert "the hook hook has failed" in caplog.text
 
 
+@pytest.mark.parametrize("error", [SystemExit("no"), asyncio.CancelledError(), ValueError()])
+def test_whatever_a_coroutine_raises_the_next_record_is_given(error: BaseException) -> None:
+    async def main() -> None:
+        async def hook(record: Record) -> None:
+            if record.request_id == "0":
+                raise error
+
+        outlet = TaskOutlet("hook", hook)
+        for number in range(3):
+            outlet.put(record(number))
+        await outlet.aclose()
+        assert outlet.stats == HookStats("hook", 3, 1, 0, 0)
+
+    _run(main)
+
+
 def test_the_lines_of_loops_that_are_over_are_forgotten() -> None:
     async def hook(record: Record) -> None:
-        pass
+        await asyncio.Event().wait()
 
     outlet = TaskOutlet("hook", hook)
 
-    async def main() -> None:
-        outlet.put(record())
+    async def main(number: int = 1) -> None:
+        for _ in range(number):
+            outlet.put(record())
         await asyncio.sleep(0)
 
-    _run(main)
-    _run(main)
+    asyncio.run(main(3))
+    asyncio.run(main())
     assert len(outlet._lines) == 1
+    assert (outlet.delivered, outlet.lost, outlet.waiting) == (0, 4, 0)
 
 
 class _Hook:
