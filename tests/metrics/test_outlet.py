@@ -15,6 +15,7 @@ import pytest
 
 from ai_proxy_mw import ConfigurationError, Record
 from ai_proxy_mw.metrics import outlet as module
+from ai_proxy_mw.metrics.desk import Desk
 from ai_proxy_mw.metrics.outlet import HookStats, TaskOutlet, ThreadOutlet, outlet_of
 
 
@@ -110,6 +111,20 @@ def test_closing_waits_a_moment_and_no_longer(monkeypatch: pytest.MonkeyPatch) -
     outlet.put(record())
     asyncio.run(outlet.aclose())  # without waiting for more of them to come together
     assert (outlet.delivered, outlet.lost) == (2, 1)
+
+
+def test_several_that_hang_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLOSE_WITHIN", 0.2)
+    go = threading.Event()
+    outlets = [ThreadOutlet(f"hangs {number}", lambda _: go.wait(10)) for number in range(5)]
+    desk = Desk([outlet.put for outlet in outlets], outlets)
+    for outlet in outlets:
+        outlet.put(record())
+    until(lambda: all(outlet._is_busy for outlet in outlets))
+    began = time.monotonic()
+    asyncio.run(desk.aclose())
+    assert time.monotonic() - began < 0.8
+    go.set()
 
 
 def test_where_no_thread_can_be_started_nothing_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
