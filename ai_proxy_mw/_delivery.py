@@ -44,7 +44,10 @@ async def deliver(  # noqa: C901 - one frame: each further one is woken for ever
     try:
         if not call.gone:
             call.writes = True
-            await start(response)
+            try:
+                await start(response)
+            except OSError:
+                call.write_failed()
             call.writes = False
         call.delivers(response, write)
         async for chunk in body:
@@ -64,7 +67,10 @@ async def deliver(  # noqa: C901 - one frame: each further one is woken for ever
             call.pieces += 1
         if not last and not (call.odd and await call.nobody_waits()):
             call.writes = True
-            await write(b"", True)
+            try:
+                await write(b"", True)
+            except OSError:
+                call.write_failed()
         how = Ending.CANCELLED if call.gone else Ending.COMPLETE
     except UpstreamError as error:
         how = Ending.STOPPED if error.ours else Ending.CUT
@@ -94,5 +100,8 @@ async def _tell(error: ProxyError, call: UnderWay, write: Write) -> None:
     if (call.odd and await call.nobody_waits()) or not call.is_between_events:
         raise Truncated("an answer ends in the middle") from error
     call.writes = True
-    # The messages API's clients look for the type.
-    await write(b"event: error\ndata: " + error.body()[:-1] + b',"type":"error"}\n\n', True)
+    try:
+        # The messages API's clients look for the type.
+        await write(b"event: error\ndata: " + error.body()[:-1] + b',"type":"error"}\n\n', True)
+    except OSError:
+        call.write_failed()

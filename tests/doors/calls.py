@@ -77,6 +77,7 @@ class Desk:
         self.stuck = asyncio.Event()
         self.stuck.set()
         self.fails: OSError | None = None
+        self.start_fails: OSError | None = None
         self.seen: list[bytes] = []
         self.ending: Ending | None = None
         self.leaves_first = False
@@ -122,6 +123,8 @@ class Desk:
         return "whole"
 
     async def _start(self, response: Response) -> None:
+        if self.start_fails is not None:
+            raise self.start_fails
         self.sent.append(b"HEAD")
 
     async def _write(self, chunk: bytes, last: bool) -> None:

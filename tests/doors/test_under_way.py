@@ -256,6 +256,23 @@ def test_a_server_that_tells_of_a_leaving_by_an_error(drain_max: float | None) -
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("drain_max", [None, 60.0])
+@pytest.mark.parametrize("at", ["head", "end", "error"])
+def test_a_leaving_is_one_wherever_it_is_told(at: str, drain_max: float | None) -> None:
+    async def main() -> None:
+        desk = Desk(drain_max=drain_max)
+        if at == "head":
+            desk.start_fails = ConnectionResetError()
+        task = await desk.begin()
+        if at != "head":
+            desk.fails = ConnectionResetError()
+        desk.body.feed(UpstreamDisconnected() if at == "error" else None)
+        assert await task == ("ClientGone" if drain_max is None else "whole")
+        assert desk.ending is (Ending.CUT if at == "error" else Ending.CANCELLED)
+
+    asyncio.run(main())
+
+
 @run
 async def test_an_upstream_that_fails_while_draining_tells_nobody() -> None:
     desk = Desk(drain_max=60.0)
