@@ -82,6 +82,7 @@ async def deliver(  # noqa: C901 - one frame: each further one is woken for ever
         if not call.was_stopped():
             raise
         how = Ending.STOPPED
+        call.error = Unavailable.code
         await _tell(Unavailable(), call, write)
     except ClientGone:
         how = Ending.CANCELLED

@@ -302,6 +302,7 @@ async def test_a_stream_gets_its_time_and_then_an_error_event() -> None:
     assert desk.sent[2].startswith(ERROR)
     assert desk.lasts == 1
     assert desk.ending is Ending.STOPPED
+    assert desk.call.error == "unavailable"
     assert desk.body.closed
 
 
