@@ -23,6 +23,7 @@ from ai_proxy_mw import (
     Models,
     Price,
     Prices,
+    ProxyError,
     Record,
     Retry,
     Upstream,
@@ -369,6 +370,24 @@ def test_a_warm_up_is_recorded_as_what_nobody_waits_for() -> None:
     assert record.background
     assert (record.subject, record.cost, record.attempts, record.cache) == ("boss", 28, 1, "miss")
     assert record.outcome == "complete"
+
+
+@pytest.mark.parametrize(("body", "outcome"), [(CHAT, "failed"), ({"model": 5}, "refused")])
+def test_a_warm_up_that_fails_says_so(body: Any, outcome: str) -> None:
+    house = House("asgi", cache=MemoryCache())
+    house.fake.disconnect(after="accept")
+
+    async def main() -> None:
+        async with house.proxy:
+            with pytest.raises(ProxyError) as caught:
+                await house.proxy.cache.warm([body])
+            told.append(caught.value)
+
+    told: list[ProxyError] = []
+    asyncio.run(main())
+    record = house.record()
+    assert (record.outcome, record.background) == (outcome, True)
+    assert (record.error, record.status) == (told[0].code, told[0].status)
 
 
 def test_a_call_that_comes_when_the_process_stops(door: str) -> None:

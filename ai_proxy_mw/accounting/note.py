@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from ai_proxy_mw._errors import ProxyError
+from ai_proxy_mw._errors import ProxyError, UpstreamError
 from ai_proxy_mw._http import Ending
 from ai_proxy_mw.accounting.record import Bodies, Record
 from ai_proxy_mw.accounting.usage import Usage
@@ -159,6 +159,8 @@ class Note:
         self._how = Ending.CANCELLED if isinstance(error, CancelledError) else Ending.FAILED
         if isinstance(error, ProxyError):
             self.error, self.status = error.code, error.status
+            if not isinstance(error, UpstreamError):
+                self._how, self._refused = Ending.COMPLETE, True  # as if somebody were told
 
     def hit(self, saving: Saving, *, stale: bool) -> None:
         """It is answered with what is kept."""

@@ -23,7 +23,7 @@ async def ask(handler: Handler, endpoint: str, content: bytes, who: Identity) ->
     """
     request = _request(endpoint, content, who)
     try:
-        response = await handler(request)
+        response = await _answer(handler, request)
         body = response.body
         await deliver(response, _start, _write)
         if isinstance(body, Listener):
@@ -32,6 +32,15 @@ async def ask(handler: Handler, endpoint: str, content: bytes, who: Identity) ->
         if request.note is not None:
             request.note.background = True
             request.note.finish(request)
+
+
+async def _answer(handler: Handler, request: Request) -> Response:
+    try:
+        return await handler(request)
+    except BaseException as error:
+        if request.note is not None:
+            request.note.fail(error)  # no stage makes an answer of it here
+        raise
 
 
 def _request(endpoint: str, content: bytes, who: Identity) -> Request:
