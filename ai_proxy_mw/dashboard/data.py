@@ -21,7 +21,7 @@ MOST_ROWS = 50
 ROW = (
     "requests", "errors", "refused", "cancelled", "error_rate", "hits", "misses", "hit_rate",
     "input_tokens", "cached_input_tokens", "output_tokens", "cost", "unpriced", "saved",
-    "saved_tokens", "mean", "p50", "p95", "p99",
+    "saved_unpriced", "saved_tokens", "mean", "p50", "p95", "p99",
 )  # fmt: skip
 """What is told of some calls together."""
 

@@ -130,6 +130,18 @@ def test_it_shows_the_numbers_and_breaks_no_rule(looker: Looker, told: Told, pat
     assert looker.log() == []
 
 
+def test_what_is_not_known_is_no_zero(looker: Looker, told: Told) -> None:
+    hits = StatsRow(requests=3, hits=2, saved_unpriced=2, saved_tokens=90)
+    told.total, told.points, told.rows["model"] = hits, [hits], {"in-house": hits}
+    told.other = StatsRow(requests=7)
+    looker.open()
+    assert "90 tokens, 2 hits at an unknown price" in looker.text("#tiles")
+    assert "unknown saved" in looker.text("#charts")
+    assert "unknown" in looker.text("#top-1 tbody")
+    assert "7 calls of yet others" in looker.text("#top-1")
+    assert looker.log() == []
+
+
 def test_other_windows_and_names_are_asked_for(looker: Looker, told: Told) -> None:
     looker.open()
     assert set(told.asked) == {("1h", "model"), ("1h", "subject")}

@@ -21,7 +21,7 @@ from ai_proxy_mw._identify import AppAnswer
 from ai_proxy_mw.accounting.record import Bodies, Record
 from ai_proxy_mw.dashboard import app as app_module
 from ai_proxy_mw.dashboard.app import Dashboard, dashboard_of
-from ai_proxy_mw.dashboard.data import MOST_ROWS, RECORD
+from ai_proxy_mw.dashboard.data import MOST_ROWS, RECORD, ROW
 from ai_proxy_mw.dashboard.page import page
 from ai_proxy_mw.metrics.base import StatsRow
 from ai_proxy_mw.stores.guard import StoreDown
@@ -101,6 +101,11 @@ def test_other_paths_and_methods(told: Told) -> None:
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         answer = get(make(told), "/data", method=method)
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_all_that_is_known_of_some_calls_is_told() -> None:
+    derived = {"error_rate", "hit_rate"}
+    assert set(ROW) - derived == set(StatsRow.__struct_fields__)
 
 
 async def _admin(request: Request) -> Identity:

@@ -19,7 +19,7 @@ function tiles({ total, series }) {
       { series: over((row) => row.mean), tone: "t-latency", wide: true }),
     tile("Cost", sumOfMoney(total), total.unpriced ? `and ${some(total.unpriced, "call", "calls")} at an unknown price` : "all prices known",
       { series: over((row) => row.cost), tone: "t-cost" }),
-    tile("Saved by the cache", money(total.saved), some(total.saved_tokens, "token", "tokens"),
+    tile("Saved by the cache", sumOfSavings(total), some(total.saved_tokens, "token", "tokens") + (total.saved_unpriced ? `, ${some(total.saved_unpriced, "hit", "hits")} at an unknown price` : ""),
       { series: over((row) => row.saved), tone: "t-saved" }),
     tile("Cache hits", asked ? percent.format(total.hit_rate) : NONE, asked ? `${count(total.hits)} of ${count(asked)}` : "the cache was not asked",
       { series: over((row) => row.hit_rate), tone: "t-saved" }),
@@ -49,9 +49,9 @@ const charts = [
     title: "Cost", format: money,
     series: [
       { name: "spent", kind: "bar", tone: "t-cost", value: (row) => row.cost, format: (_, row) => sumOfMoney(row) },
-      { name: "saved", kind: "bar", tone: "t-saved", value: (row) => row.saved },
+      { name: "saved", kind: "bar", tone: "t-saved", value: (row) => row.saved, format: (_, row) => sumOfSavings(row) },
     ],
-    note: (total) => `${sumOfMoney(total)} spent, ${money(total.saved)} saved`,
+    note: (total) => `${sumOfMoney(total)} spent, ${sumOfSavings(total)} saved`,
   }),
 ];
 

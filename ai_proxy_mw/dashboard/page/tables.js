@@ -33,7 +33,7 @@ function topTable(report, caption) {
     { name: "p95", class: "number roomy", cell: (row) => span(row.p95) },
     { name: "Tokens", class: "number roomy", cell: (row) => count(tokens(row)) },
     { name: "Cost", class: "number", cell: (row) => priced(row) },
-    { name: "Saved", class: "number roomy", cell: (row) => (row.saved ? el("span", { class: "good", text: money(row.saved) }) : NONE) },
+    { name: "Saved", class: "number roomy", cell: (row) => (row.saved || row.saved_unpriced ? el("span", { class: row.saved ? "good" : "partly", text: sumOfSavings(row) }) : NONE) },
   ], rows, { kind: "ranks" });
 }
 

@@ -28,6 +28,7 @@ function money(micro) {
 
 // What some calls have cost together, of which some may have no known price.
 const sumOfMoney = (row) => (row.unpriced && !row.cost ? UNKNOWN : money(row.cost));
+const sumOfSavings = (row) => (row.saved_unpriced && !row.saved ? UNKNOWN : money(row.saved));
 
 function span(seconds) {
   if (seconds === null || seconds === undefined) return NONE;
