@@ -25,6 +25,7 @@ from ai_proxy_mw import (
     NativeTransport,
     Origin,
     Outbound,
+    Record,
     Request,
     Response,
     SubrequestIdentify,
@@ -34,6 +35,7 @@ from ai_proxy_mw import (
 from ai_proxy_mw._api_keys import ApiKeys
 from ai_proxy_mw._identify import AppAnswer
 from ai_proxy_mw._incoming import RequestBody
+from ai_proxy_mw.accounting.record import Bodies
 from ai_proxy_mw.testing import FakeUpstream
 from tests.servers import Process, free_port, gunicorn, serve_process, uvicorn_command
 
@@ -268,6 +270,8 @@ def _objects() -> dict[str, object]:
     )
     origin = Origin("https", "api.example", 443)
     request = _request()
+    said = {"request": PROMPT.encode(), "response": CALLER_KEY.encode()}
+    bodies = Bodies(**said, request_is_whole=True, response_is_whole=True)
     return {
         "upstream": upstream,
         "proxy": proxy,
@@ -284,6 +288,7 @@ def _objects() -> dict[str, object]:
         "outbound": Outbound("POST", origin, b"/v1", LINES, CALLER_KEY.encode(), Timeouts()),
         "transport": NativeTransport(),
         "identity": Identity("alice", tags={"team": "red"}),
+        "record": Record(time=1.0, request_id="r", bodies=bodies),
     }
 
 

@@ -19,6 +19,10 @@ class Bodies(msgspec.Struct, frozen=True, kw_only=True):
     request_is_whole: bool
     response_is_whole: bool
 
+    def __repr__(self) -> str:
+        # They are not redacted yet, and hooks print records.
+        return f"Bodies({len(self.request)} and {len(self.response)} bytes)"
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One for each call, however it has ended.
