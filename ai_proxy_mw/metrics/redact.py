@@ -29,7 +29,7 @@ _PLAIN = bytes(each for each in _IN_WORDS if not (chr(each).isupper() or chr(eac
 # hyphens. What stands before is not asked, since it may be the `n` of an escaped line end.
 _KEY = re.compile(
     rb"(?:[sr]k-|[sr]k_(?:live|test)_|sk_(?=[0-9a-f]{32})|AIza|ya29\.|gh[oprsu]_|github_pat_|glpat-|xox[abeoprs]-|xapp-|AKIA|ASIA|hf_"
-    rb"|gsk_|xai-|pplx-|r8_|npm_|pypi-|whsec_|SG\.|eyJ)"
+    rb"|gsk_|xai-|pplx-|nvapi-|fw_|tgp_v1_|r8_|npm_|pypi-|whsec_|SG\.|eyJ)"
     rb"(?=[a-z_.-]{0,32}+[0-9A-Z])[A-Za-z0-9_.~+/=-]{8,}+"
 )
 # A run of base64, in either alphabet, with `/` and `+` as some JSON writers escape them. What else
