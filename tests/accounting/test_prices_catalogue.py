@@ -268,6 +268,22 @@ def test_the_dearest_of_the_day_and_no_price_of_tomorrow(book: list[Provider]) -
     assert catalogue.of("unsaid") is None
 
 
+def test_a_model_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    look_up = genai._claims_of
+
+    def asking(name: str) -> list[genai.Claim]:
+        asked.append(name)
+        return look_up(name)
+
+    monkeypatch.setattr(genai, "_claims_of", asking)
+    prices = Prices(catalogue=True)
+    for _ in range(3):
+        assert prices.of("gpt-4o") is not None
+        assert prices.of("there-is-none") is None
+    assert asked == ["gpt-4o", "there-is-none"]
+
+
 def test_spellings_fill_no_memory() -> None:
     catalogue = Catalogue()
     for name in ("gpt-4o", "GPT-4o", "gpt-4O", "gpt-4o-20330101", "x"):
