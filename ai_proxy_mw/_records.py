@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw.metrics.access_log import AccessLog
 from ai_proxy_mw.metrics.desk import Desk
-from ai_proxy_mw.metrics.outlet import ThreadOutlet, outlet_of
+from ai_proxy_mw.metrics.outlet import MOST, ThreadOutlet, outlet_of
 from ai_proxy_mw.metrics.stats import Stats
 from ai_proxy_mw.routing.standing import stats_of as standing_of
 from ai_proxy_mw.stores.guard import StoreDown
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ai_proxy_mw.routing.lane import Lane
     from ai_proxy_mw.routing.standing import UpstreamStats
     from ai_proxy_mw.stores.base import CacheStore
+
+
+BODIES_WAITING = 64 * 1024 * 1024
+"""Bytes of bodies, each way, that may wait in records for a hook or the log that falls behind."""
 
 
 class Seen(NamedTuple):
@@ -74,15 +78,16 @@ def desk_of(
         raise ConfigurationError(f"access_log={log!r}: write True, False or AccessLog(...)")
     if not hooks and not log and stats is None and tracing is None:
         return None
-    outlets = [outlet_of(hook) for hook in hooks]
+    body_bytes = log.body_bytes if log else 0
+    most = MOST if not body_bytes else min(MOST, BODIES_WAITING // body_bytes)
+    outlets = [outlet_of(hook, most) for hook in hooks]
     takers: list[Take] = [outlet.put for outlet in outlets]
     if stats is not None:
         takers.append(stats.add)
     if log:
-        lines = ThreadOutlet("access_log", log)
+        lines = ThreadOutlet("access_log", log, most)
         outlets.append(lines)
         takers.append(_if_on(log, lines))
-    body_bytes = log.body_bytes if log else 0
     return Desk(takers, outlets, tracing=tracing, body_bytes=body_bytes)
 
 

@@ -255,7 +255,7 @@ class _Line:
         return len(self.queue) + self.is_busy
 
 
-def outlet_of(hook: Any) -> Outlet:
+def outlet_of(hook: Any, most: int = MOST) -> Outlet:
     """The outlet for a function of the owner's, sync or async. Raises ConfigurationError."""
     if not callable(hook):
         raise ConfigurationError(f"on_record={hook!r}: write functions that take a Record")
@@ -264,8 +264,8 @@ def outlet_of(hook: Any) -> Outlet:
     if not inspect.isroutine(call):
         call = call.__call__
     if inspect.iscoroutinefunction(call):
-        return TaskOutlet(name, hook)
-    return ThreadOutlet(name, hook)
+        return TaskOutlet(name, hook, most)
+    return ThreadOutlet(name, hook, most)
 
 
 _outlets: WeakSet[ThreadOutlet] = WeakSet()

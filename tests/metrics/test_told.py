@@ -11,7 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from ai_proxy_mw import AccessLog, AIProxy, AIProxyMiddleware, MemoryCache, Record, Upstream
+from ai_proxy_mw._records import desk_of
 from ai_proxy_mw.metrics import genai_names
+from ai_proxy_mw.metrics.base import RecordHook
 from ai_proxy_mw.metrics.prometheus import PrometheusMetrics
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 from tests.dashboard.house import signed_in
@@ -122,6 +124,18 @@ def test_a_call_is_one_line_one_span_and_one_of_each_count(
     shown = generate_latest(told.registry).decode().splitlines()
     counts = [each for each in shown if each.startswith("ai_proxy_requests_total{")]
     assert sum(float(each.rpartition(" ")[2]) for each in counts) == len(ids)
+
+
+@pytest.mark.parametrize(("log_bodies", "most"), [(0, 10_000), (True, 10_000), (1 << 20, 63)])
+def test_what_waits_with_its_bodies_is_bounded_in_bytes(log_bodies: int, most: int) -> None:
+    hooks: list[RecordHook] = [list[Record]().append, _takes_none]
+    desk = desk_of(hooks, access_log=AccessLog(log_bodies=log_bodies), stats=None, tracing=None)
+    assert desk is not None
+    assert [outlet._most for outlet in desk._outlets] == [most] * 3
+
+
+async def _takes_none(record: Record) -> None:
+    raise AssertionError(record)
 
 
 def test_the_names_of_the_conventions_are_in_one_module() -> None:
