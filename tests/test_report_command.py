@@ -12,10 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 import ai_proxy_mw.__main__ as cli
-from ai_proxy_mw import DiskCache
+from ai_proxy_mw import CacheStore, DiskCache, RedisCache
 from ai_proxy_mw.accounting.record import Record
 from ai_proxy_mw.metrics.stats import Stats
 from tests.metrics.calls import call
+from tests.redis_servers import redis_executable, serve_redis
 
 Command = Callable[..., tuple[int, list[str], str]]
 
@@ -36,8 +37,12 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 def fill(directory: Path, *records: Record, name: str = "default") -> str:
+    _fill(DiskCache(directory), *records, name=name)
+    return str(directory)
+
+
+def _fill(store: CacheStore, *records: Record, name: str = "default") -> None:
     async def main() -> None:
-        store = DiskCache(directory)
         stats = Stats(name=name, store=store)
         for record in records:
             stats.add(record)
@@ -45,7 +50,6 @@ def fill(directory: Path, *records: Record, name: str = "default") -> str:
         await store.aclose()
 
     asyncio.run(main())
-    return str(directory)
 
 
 NOTHING = {"input_tokens": 0, "output_tokens": 0, "cost": 0}
@@ -220,3 +224,12 @@ def test_a_url_is_one_of_redis(
     monkeypatch.setitem(sys.modules, "ai_proxy_mw.stores.redis_cache", module)
     assert "Spend by model, last 24h" in command("redis+cluster://a,b")[1]
     assert given == ["redis+cluster://a,b"]
+
+
+@pytest.mark.skipif(redis_executable() is None, reason="no redis-server is installed")
+def test_what_is_in_a_real_redis(command: Command) -> None:
+    with serve_redis() as server:
+        _fill(RedisCache(server.uri), call(cost=2_000_000))
+        code, lines, complaints = command(server.uri)
+    assert (code, complaints) == (0, "")
+    assert any(line.startswith("gpt-4.1 ") and line.endswith("$2.0000") for line in lines)
