@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from ai_proxy_mw import (
     AIProxyMiddleware,
     AIProxyWSGIMiddleware,
     Cache,
+    DiskCache,
     MemoryCache,
     Models,
     Price,
@@ -28,6 +30,7 @@ from ai_proxy_mw import (
     Retry,
     Upstream,
 )
+from ai_proxy_mw.accounting.note import Note
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 from tests.servers import serve_asgi, serve_wsgi
 
@@ -326,6 +329,33 @@ def test_the_use_of_what_others_hear_is_known_when_it_is_over(door: str) -> None
     assert (left.attempts, left.cost, left.input_tokens, left.status) == (1, 28, 2, 0)
     shared = next(each for each in records if each.outcome == "complete")
     assert (shared.cache, shared.cost) == ("collapsed", 0)
+
+
+def test_what_another_process_brings_was_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, itself = Note.share, []
+
+    def share(note: Note, other: Note | None) -> None:
+        itself.append(other is note)
+        real(note, other)
+
+    monkeypatch.setattr(Note, "share", share)
+    one, two = (House("asgi", cache=DiskCache(tmp_path)) for _ in range(2))
+    gate = one.fake.hold("headers")
+    with one.served() as client, two.served() as other:
+        first = threading.Thread(target=lambda: client.post("/chat/completions", json=CHAT))
+        first.start()
+        one.fake.wait_for_request()
+        timer = threading.Timer(0.7, gate.open)
+        timer.start()
+        assert other.post("/chat/completions", json=CHAT).status_code == 200
+        first.join(10)
+        record = two.record()
+    assert (record.cache, record.attempts, record.saved) == ("collapsed", 0, None)
+    assert record.first_byte is not None
+    assert record.first_byte - record.overhead > 0.4
+    assert itself == [False]  # else it would hold itself, until the garbage collector comes
 
 
 def test_what_is_renewed_behind_an_answer_has_a_record_of_its_own(door: str) -> None:

@@ -198,6 +198,10 @@ class Note:
         if not self._outstanding:
             self._away += time.perf_counter() - self._away_since
 
+    def waited_since(self, began: float) -> None:
+        """Until now it has waited for others, as was not known when that began."""
+        self._away += time.perf_counter() - began
+
     def holds(self) -> None:
         """Something was begun that will cost."""
         self._pending += 1

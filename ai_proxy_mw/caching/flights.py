@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -111,9 +112,12 @@ class Flights:
 
         async def ask() -> Response:
             nonlocal lease
+            began = time.perf_counter()
             response = await followed.answer()
             if response is not None:
                 flight.second_hand = True
+                if flight.note is not None:
+                    flight.note.waited_since(began)
                 return response
             lease = Lease(self._keeper, key, owner, flight)
             return await source()

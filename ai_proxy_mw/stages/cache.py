@@ -212,7 +212,8 @@ class _Case:
                 await self._count(self._tally)
             counts.collapsed += 1
             if self._note is not None:
-                self._note.share(flight.note)
+                # Not what it has noted itself: it would hold itself, and wait for the collector.
+                self._note.share(None if flight.second_hand else flight.note)
             response = shared(self._request, head, listener, marks.collapsed())
         else:
             counts.misses += 1
