@@ -44,7 +44,7 @@ class Costs:
     def bill(self, request: Request) -> Bill:
         """What a call may cost."""
         call = request.call
-        if not runs_a_model(request.endpoint) or request.endpoint in _FREE:
+        if is_free(request.endpoint):
             return Bill(_nothing, tuple, self._price_of, runs=False)
         expected = _unseen if call is None else partial(self._estimate, call)
         return Bill(expected, partial(self._priced, call), self._price_of, runs=True)
@@ -77,6 +77,11 @@ def _dearest(prices: tuple[Price, ...], usage: Usage) -> int | None:
     if not all(covers(each, usage) for each in prices):
         return None
     return max((cost(each, usage) for each in prices), default=None)
+
+
+def is_free(endpoint: str) -> bool:
+    """Whether its calls use nothing that is paid for."""
+    return not runs_a_model(endpoint) or endpoint in _FREE
 
 
 def _nothing() -> Estimate:

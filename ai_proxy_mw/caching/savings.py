@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ai_proxy_mw.accounting.costs import is_free
 from ai_proxy_mw.accounting.hidden_usage import tell
 from ai_proxy_mw.accounting.readers import reader_for
 
@@ -22,7 +23,8 @@ class Saving(NamedTuple):
     """None where no price is known."""
 
 
-_NOTHING = Saving(0, 0, None)
+_NOTHING = Saving(0, 0, 0)
+_UNKNOWN = Saving(0, 0, None)
 
 
 class Savings:
@@ -43,11 +45,13 @@ class Savings:
         return found
 
     def _read(self, entry: Entry) -> Saving:
+        if is_free(entry.endpoint):
+            return _NOTHING
         reader = reader_for(entry.endpoint, entry.status, entry.content_type, None)
         reader.chunk(entry.body)
         tell(reader, entry.aside)
         usage = reader.usage()
         if usage is None:
-            return _NOTHING
+            return _UNKNOWN
         spent = self._costs.micro_usd(entry.model, usage)
         return Saving(usage.input_tokens, usage.output_tokens, spent)

@@ -37,11 +37,12 @@ def test_what_was_put_aside_of_a_stream_is_read_behind_it() -> None:
     assert Savings(COSTS).of(replace(entry, aside=[usage])) == Saving(7, 5, 17)
 
 
-def test_what_is_not_known_is_nothing() -> None:
+def test_what_is_not_known_is_unknown_and_what_is_free_is_nothing() -> None:
     known = Savings(COSTS)
-    assert known.of(replace(ENTRY, model="other")) == Saving(7, 5, 0)
-    assert known.of(replace(ENTRY, key="a:2", model="fake-1" * 99)) == Saving(7, 5, 0)
-    assert known.of(replace(ENTRY, key="a:3", endpoint="GET /models")) == Saving(0, 0, 0)
+    assert known.of(replace(ENTRY, model="other")) == Saving(7, 5, None)
+    assert known.of(replace(ENTRY, key="a:2", model="fake-1" * 99)) == Saving(7, 5, None)
+    assert known.of(replace(ENTRY, key="a:3", body=b"")) == Saving(0, 0, None)
+    assert known.of(replace(ENTRY, key="a:4", endpoint="GET /models")) == Saving(0, 0, 0)
 
 
 def test_an_answer_is_read_once_and_few_are_kept_in_mind() -> None:
