@@ -84,11 +84,11 @@ def build(
         None if cors is None else CorsStage(cors, errors),
         record,
         errors,
+        EndpointStage(endpoints),
+        None if stopping is None else HealthStage(ways.lanes, stopping),
     ]
     who: list[Stage | None] = [
         *shown,
-        EndpointStage(endpoints),
-        None if stopping is None else HealthStage(ways.lanes, stopping),
         None if trusted_origins is None else CrossSiteStage(cors, trusted_origins),
         IdentityStage(identify),
         None if gate is None else ShedStage(gate),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,12 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from ai_proxy_mw import CORS, AIProxy, Upstream
+from ai_proxy_mw import CORS, AIProxy, Record, Upstream
 from ai_proxy_mw._circuit import Circuit
-from ai_proxy_mw._http import Request, Response
 from ai_proxy_mw._retry import Retry
-from ai_proxy_mw.stages.health import HEALTH, HealthStage
-from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
+from ai_proxy_mw.testing import FakeUpstream
 from tests.conftest import IN_PROCESS
 
 CHAT = {"model": "fake-1", "messages": [{"role": "user", "content": "Hi"}]}
@@ -125,19 +123,17 @@ def test_the_owner_sees_each_lane(served: Served) -> None:
     assert "sk-" not in repr(served.proxy.upstream_stats())
 
 
-def test_it_is_down_while_it_stops() -> None:
-    upstream = Upstream(base_url=FAKE_BASE_URL, transport=FakeUpstream().transport())
-    proxy = AIProxy(upstream=upstream, anonymous=True)
-    stage = HealthStage(proxy._ways.lanes, lambda: True)
-    request = Request.__new__(Request)
-    request.endpoint, request.method = HEALTH, "GET"
-
-    async def handler(request: Request) -> Response:
-        raise AssertionError(request)
-
-    async def main() -> Response:
-        return await stage(request, handler)
-
-    answer = asyncio.run(main())
-    assert answer.status == 503
-    assert (b"retry-after", b"5") in answer.headers
+@pytest.mark.parametrize("kind", IN_PROCESS)
+def test_it_is_down_while_it_stops(kind: str) -> None:
+    records: list[Record] = []
+    with serve(kind, health_endpoint=True, on_record=[records.append]) as served:
+        served.proxy.begin_shutdown()
+        answer = served.health()
+        assert (answer.status_code, answer.json()) == (503, {"status": "down"})
+        assert answer.headers["retry-after"] == "5"
+        assert served.chat() == 503
+        until = time.monotonic() + 10
+        while not records and time.monotonic() < until:
+            time.sleep(0.005)
+    # Who watches over us makes no calls, then as little as ever.
+    assert [each.endpoint for each in records] == ["POST /chat/completions"]
