@@ -28,7 +28,7 @@ class RequestBody(Body):
 
     `declared` is its Content-Length, or None; `limit` the most bytes taken; `patience` the seconds
     that each further piece may take, by the watch of whoever calls `check`. Reading it raises
-    PayloadTooLarge, RequestTimeout and ClientGone.
+    PayloadTooLarge, RequestTimeout and ClientGone. `waited` says how many seconds that has taken.
     """
 
     __slots__ = (
@@ -45,6 +45,7 @@ class RequestBody(Body):
         "limit",
         "patience",
         "received",
+        "waited",
     )
 
     def __init__(
@@ -68,6 +69,7 @@ class RequestBody(Body):
         self.limit = limit
         self.patience = patience
         self.received = 0
+        self.waited = 0.0
 
     @property
     def ended(self) -> bool:
@@ -154,7 +156,8 @@ class RequestBody(Body):
         task = self._reader = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
-        self._since = task.get_loop().time()
+        clock = task.get_loop().time
+        self._since = clock()
         chunk = b""
         try:
             while not chunk and not self._ended:
@@ -165,6 +168,7 @@ class RequestBody(Body):
             raise
         finally:
             self._reader = None
+            self.waited += clock() - self._since
         self.received += len(chunk)
         if self.received > self.limit:
             raise PayloadTooLarge(self.limit)

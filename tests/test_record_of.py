@@ -420,6 +420,25 @@ def test_a_warm_up_that_fails_says_so(body: Any, outcome: str) -> None:
     assert (record.error, record.status) == (told[0].code, told[0].status)
 
 
+def test_who_is_slow_to_send_his_body_is_no_overhead_of_ours(door: str) -> None:
+    house = House(door)
+
+    def slowly(body: bytes) -> Iterator[bytes]:
+        yield body[:10]
+        time.sleep(0.4)
+        yield body[10:]
+
+    with house.served() as client:
+        for content in (json.dumps(CHAT).encode(), b"this is not JSON"):
+            headers = {"content-type": "application/json", "content-length": str(len(content))}
+            client.post("/chat/completions", content=slowly(content), headers=headers)
+        records = house.all(2)
+    assert [each.outcome for each in records] == ["complete", "refused"]
+    for record in records:
+        assert record.total > 0.39
+        assert record.total - record.overhead > 0.3
+
+
 def test_a_call_that_comes_when_the_process_stops(door: str) -> None:
     house = House(door)
     with house.served() as client:

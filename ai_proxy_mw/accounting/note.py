@@ -103,6 +103,7 @@ class Note:
         "time",
         "upstream",
         "usage",
+        "waited_for_caller",
     )
 
     def __init__(self, put: Callable[[Record], None]) -> None:
@@ -117,6 +118,8 @@ class Note:
         self.model_used: str | None = None
         self.upstream: str | None = None
         self.attempts = 0
+        self.waited_for_caller = 0.0
+        """Seconds, until it was sent upstream for the first time."""
         self.cache: CacheStatus | None = None
         self.said: Said | None = None
         """Who reads the answer as it comes."""
@@ -263,6 +266,7 @@ class Note:
         first, began, away = self._first_byte, self._began, self._away
         if self._outstanding:
             away += now - self._away_since
+        away += self.waited_for_caller if self.attempts else request.body.waited
         shared = self._shares
         if shared is not None and shared.usage is not None:
             self.saved = shared.cost

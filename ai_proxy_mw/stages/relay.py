@@ -94,6 +94,8 @@ def _take_down(note: Note, request: Request, lane: Lane, outbound: Outbound) -> 
     if note.span is not None:
         outbound.headers = _with(outbound.headers, note.span.headers())
     note.leaves(lane.provider.name, None if request.call is None else request.call.model)
+    if note.attempts == 1 and not note.background:
+        note.waited_for_caller = request.body.waited  # what comes now, we do not wait for alone
 
 
 def _with(headers: RawHeaders, own: RawHeaders) -> RawHeaders:
