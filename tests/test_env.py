@@ -112,6 +112,23 @@ def test_where_answers_are_kept(value: str, kind: type) -> None:
     assert (plain.ttl, plain.scope) == (None, "subject")
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [("1", bool), ("0", bool), ("redis://localhost:6379/1", RedisCache), ("var/stats", DiskCache)],
+)
+def test_where_calls_are_counted(value: str, kind: type) -> None:
+    stats = read({**OPEN, "AI_PROXY_STATS": value}, {})["stats"]
+    assert isinstance(stats, kind)
+    if kind is bool:
+        assert stats is (value == "1")
+    assert read({**OPEN, "AI_PROXY_ACCESS_LOG": "0"}, {})["access_log"] is False
+
+
+def test_a_word_is_no_place_to_count() -> None:
+    with pytest.raises(ConfigurationError, match="AI_PROXY_STATS: write 1, 0, a directory like"):
+        read({**OPEN, "AI_PROXY_STATS": "disk"}, {})
+
+
 def test_a_cache_in_the_code_goes_before_the_variables() -> None:
     mine = MemoryCache()
     said = {"AI_PROXY_CACHE": "var/cache", "AI_PROXY_CACHE_TTL": "60"}

@@ -20,6 +20,7 @@ from ai_proxy_mw import (
     AIProxyMiddleware,
     AIProxyWSGIMiddleware,
     Cache,
+    ConfigurationError,
     DiskCache,
     MemoryCache,
     Models,
@@ -29,6 +30,7 @@ from ai_proxy_mw import (
     Record,
     Retry,
     Upstream,
+    from_route,
 )
 from ai_proxy_mw.accounting.note import Note
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
@@ -518,3 +520,87 @@ def test_what_was_never_sent_costs_nothing(door: str, retry: Retry | None) -> No
         record = house.record()
     assert (record.status, record.attempts) == (500, 0)
     assert (record.input_tokens, record.cost, record.measured) == (0, 0, None)
+
+
+def test_without_records_all_is_answered_the_same() -> None:
+    cache = Cache(MemoryCache(), ttl=0.2, stale_while_revalidate=60)
+    house = House("asgi", cache=cache, on_record=(), stats=False, access_log=False)
+    assert house.proxy._desk is None
+    asked: list[str] = []
+    gate = house.fake.hold("headers")
+    with house.served() as client:
+
+        def ask(**headers: str) -> None:
+            answer = client.post("/chat/completions", json=CHAT, headers=headers)
+            asked.append(answer.headers["cache-status"])
+
+        asking = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in asking:
+            thread.start()
+        _until(lambda: _listeners(house.proxy) == 2)
+        gate.open()
+        for thread in asking:
+            thread.join(10)
+        ask()
+        ask(**{"cache-control": "no-store"})
+        assert client.head("/models").status_code == 200
+        time.sleep(0.25)
+        ask()  # is stale, and renewed behind it
+        _until(lambda: len(house.fake.requests) == 4)
+        house.fake.disconnect(after="accept")
+        time.sleep(0.25)
+        ask()
+        files = {"file": ("a.wav", _silence(), "audio/wav")}
+        form = {"model": "fake-1", "language": "en"}
+        answer = client.post("/audio/transcriptions", data=form, files=files)
+        assert answer.status_code == 200
+    assert len(asked) == 6
+
+    async def warm() -> None:
+        async with house.proxy:
+            await house.proxy.cache.warm([{**CHAT, "n": 2}])
+            with pytest.raises(ProxyError):
+                await house.proxy.cache.warm([{"model": "fake-1"}])
+
+    asyncio.run(warm())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"access_log": "yes"}, "write True, False or AccessLog"),
+        ({"stats": "redis://localhost"}, "a store like RedisCache"),
+        ({"stats": False, "dashboard": "/ai", "dashboard_identify": str}, "leave out stats=False"),
+        ({"dashboard_identify": str}, "write dashboard='/ai'"),
+        ({"dashboard": "/ai"}, "dashboard_identify=your_function"),
+        ({"on_record": ["print"]}, "functions that take a Record"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_told_at_once(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        AIProxy(upstream="http://127.0.0.1:9/v1", anonymous=True, **options)
+
+
+def test_a_proxy_of_routes_serves_no_dashboard() -> None:
+    with pytest.raises(ConfigurationError, match="served by the middlewares"):
+        AIProxy(
+            upstream="http://127.0.0.1:9/v1",
+            identify=from_route,
+            dashboard="/ai",
+            dashboard_identify=lambda _: "boss",
+        )
+
+
+def test_the_last_calls_can_be_asked_for() -> None:
+    house = House("asgi")
+    with house.served() as client:
+        client.get("/models")
+        house.record()
+
+    async def main() -> list[Record]:
+        async with house.proxy:
+            await house.proxy.stats(window="24h", by="endpoint")
+            return await house.proxy.recent(1)
+
+    assert [each.endpoint for each in asyncio.run(main())] == ["GET /models"]
