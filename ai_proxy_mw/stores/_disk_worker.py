@@ -7,13 +7,12 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Lock, RLock, Thread, local
+from threading import Lock, RLock, local
 from typing import Any, TypeVar
-from weakref import WeakSet, finalize
+from weakref import WeakSet
 
 from diskcache import Cache  # type: ignore[import-untyped]
 from diskcache.core import DBNAME  # type: ignore[import-untyped]
@@ -21,8 +20,6 @@ from diskcache.core import DBNAME  # type: ignore[import-untyped]
 from ai_proxy_mw.stores._bytes_disk import BytesDisk
 
 T = TypeVar("T")
-
-_Job = tuple[Future[Any], Callable[[], Any]]
 
 # What a process had before it forked is kept and never touched in the child: to close what another
 # process still uses, or to wait for a thread that is not there, can only do harm.
@@ -64,9 +61,7 @@ class DiskWorker:
         self._look_for_fork()
         with self._lock:  # not between another thread's closing and its shutdown
             if self._desk is None:
-                desk = self._desk = self._make()
-                # Who forgets to close it leaves no thread behind.
-                finalize(self, desk.jobs.put, None).atexit = False
+                self._desk = self._make()
             return self._desk.submit(job)
 
     def _look_for_fork(self) -> None:
@@ -76,21 +71,16 @@ class DiskWorker:
 
 
 class _Desk:
-    """One thread with one connection to the database.
-
-    No executor: one takes nothing more when the interpreter begins to end, and it is then that the
-    processes of WSGI servers write down what they have counted last.
-    """
+    """One thread with one connection to the database."""
 
     def __init__(self, directory: Path, timeout: float, settings: dict[str, Any]) -> None:
         self._directory = directory
         self._timeout = timeout
         self._settings = settings
         self._cache: Any = None
-        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._executor = ThreadPoolExecutor(1, "ai_proxy_mw-disk")
         self._at_work = RLock()
         _desks.add(self)
-        Thread(target=self._serve, name="ai_proxy_mw-disk", daemon=True).start()
 
     def pause(self) -> bool:
         """Begin no further job; whether the one at work has ended in time."""
@@ -100,29 +90,12 @@ class _Desk:
         self._at_work.release()
 
     def submit(self, job: Callable[[Any], T]) -> Future[T]:
-        return self._put(partial(self._work, job))
+        return self._executor.submit(self._work, job)
 
     def end(self) -> Future[None]:
-        """Close it when what was asked is done; nothing can be asked of it any more."""
-        closed = self._put(self._close)
-        self.jobs.put(None)
+        closed = self._executor.submit(self._close)
+        self._executor.shutdown(wait=False)
         return closed
-
-    def _put(self, work: Callable[[], T]) -> Future[T]:
-        future: Future[T] = Future()
-        self.jobs.put((future, work))
-        return future
-
-    def _serve(self) -> None:
-        while (job := self.jobs.get()) is not None:
-            future, work = job
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(work())
-                except BaseException as error:  # noqa: BLE001 - whoever asked is told
-                    future.set_exception(error)
-            del job, future, work  # while it waits it keeps nothing of what was asked
-        self._close()
 
     def _work(self, job: Callable[[Any], T]) -> T:
         with self._at_work:
