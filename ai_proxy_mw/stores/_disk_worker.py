@@ -90,12 +90,20 @@ class _Desk:
         self._at_work.release()
 
     def submit(self, job: Callable[[Any], T]) -> Future[T]:
-        return self._executor.submit(self._work, job)
+        return self._in_thread(partial(self._work, job))
 
     def end(self) -> Future[None]:
-        closed = self._executor.submit(self._close)
+        closed = self._in_thread(self._close)
         self._executor.shutdown(wait=False)
         return closed
+
+    def _in_thread(self, work: Callable[[], T]) -> Future[T]:
+        try:
+            return self._executor.submit(work)
+        except RuntimeError:
+            # The process ends: no thread takes anything any more, but what our own end writes
+            # down is still to be written, and there is nobody left to be kept waiting.
+            return _done_here(work)
 
     def _work(self, job: Callable[[Any], T]) -> T:
         with self._at_work:
@@ -132,6 +140,15 @@ class _Desk:
         finally:
             probe.close()
         return Cache(self._directory, timeout=self._timeout, disk=BytesDisk, **self._settings)
+
+
+def _done_here(work: Callable[[], T]) -> Future[T]:
+    done: Future[T] = Future()
+    try:
+        done.set_result(work())
+    except Exception as error:  # noqa: BLE001 - whoever awaits it raises it
+        done.set_exception(error)
+    return done
 
 
 def _create_private(path: Path) -> None:

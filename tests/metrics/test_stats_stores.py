@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,3 +153,28 @@ def test_a_server_that_is_killed_under_load() -> None:
 
     with serve_redis() as running:
         asyncio.run(main(running))
+
+
+ENDS = """
+import io, sys
+from ai_proxy_mw import AIProxyWSGIMiddleware, DiskCache, Upstream
+from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
+
+upstream = Upstream(base_url=FAKE_BASE_URL, transport=FakeUpstream().transport())
+app = AIProxyWSGIMiddleware(upstream=upstream, anonymous=True, stats=DiskCache(sys.argv[1]))
+for _ in range(3):
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/v1/models", "wsgi.input": io.BytesIO()}
+    b"".join(app(environ, lambda status, headers: None))
+"""
+
+
+def test_a_process_that_ends_has_written_what_it_has_counted(tmp_path: Path) -> None:
+    """Its end begins when no thread takes work any more, and the first write was not due yet."""
+    subprocess.run([sys.executable, "-c", ENDS, str(tmp_path / "cache")], check=True, timeout=60)
+
+    async def main() -> None:
+        stats = Stats(name="default", store=DiskCache(tmp_path / "cache"))
+        assert await requests(stats) == 3
+        await stats.aclose()
+
+    asyncio.run(main())

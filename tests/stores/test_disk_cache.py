@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import current_thread
@@ -790,3 +791,22 @@ def test_a_file_that_goes_while_it_is_looked_at(
         sweep.step(cache, time.time())
         sweep.step(cache, time.time())
     assert not path.exists()
+
+
+def test_what_comes_when_no_thread_takes_work_any_more_is_done_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(*args: Any) -> None:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    async def scenario(cache: DiskCache) -> None:
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", ends)
+        await cache.set("key", SMALL, ttl=60)
+        assert await cache.get("key") == SMALL
+        with pytest.raises(RuntimeError, match="no job"):
+            await cache._worker.run(fails)
+
+    def fails(cache: Any) -> None:
+        raise RuntimeError("no job of ours")
+
+    _play(tmp_path, scenario)
