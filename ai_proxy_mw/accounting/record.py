@@ -31,7 +31,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     request_id, subject, endpoint: the last two are empty where they were not made out.
     model: as it was asked for. model_used: as the upstream calls the one that has answered.
     upstream: whose answer it is, or who was asked last; None where nobody was.
-    attempts: how often it was sent upstream.
+    attempts: how often it was sent upstream. What a call has cost to which others still listen
+        when its caller has left is in its own record, which then comes when that is over.
     status: of the answer; 0 where the caller had left before there was one.
     error: its code, such as "rate_limit_exceeded"; None where all is well.
     outcome: "complete": an answer below 400 has left whole. "refused": by us, before an upstream
@@ -40,8 +41,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         caller has left.
     stream: whether an event stream was asked for.
     cache: how the cache has served it; None where there is none, or for a call of no kept endpoint.
-    background: nobody waits for it: a renewal of a kept answer, a warm-up, or what a call has used
-        that others listened to when its own caller had left.
+    background: nobody waits for it: a renewal of a kept answer, or a warm-up.
     input_tokens, output_tokens, images, seconds: used upstream, as in `Usage`, by all attempts.
         cached_input_tokens, cache_write_tokens, reasoning_tokens, audio_tokens and image_tokens
         (both ways) are parts of them.
