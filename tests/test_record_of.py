@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from ai_proxy_mw import (
+    AccessLog,
     AIProxy,
     AIProxyMiddleware,
     AIProxyWSGIMiddleware,
@@ -470,8 +471,6 @@ def test_several_upstreams_and_what_was_asked_in_vain(door: str) -> None:
 
 
 def test_bodies_are_there_if_they_are_asked_for(door: str) -> None:
-    from ai_proxy_mw.metrics.access_log import AccessLog
-
     house = House(door, access_log=AccessLog(log_bodies=10), cache=MemoryCache())
     long = {**CHAT, "messages": [{"role": "user", "content": "word " * 1000}]}
     with house.served() as client:
@@ -604,3 +603,17 @@ def test_the_last_calls_can_be_asked_for() -> None:
             return await house.proxy.recent(1)
 
     assert [each.endpoint for each in asyncio.run(main())] == ["GET /models"]
+
+
+def test_what_is_renewed_has_its_bodies_too() -> None:
+    cache = Cache(MemoryCache(), ttl=0.2, stale_while_revalidate=60)
+    house = House("asgi", cache=cache, access_log=AccessLog(log_bodies=True))
+    with house.served() as client:
+        answer = client.post("/chat/completions", json=CHAT)
+        house.record()
+        time.sleep(0.25)
+        client.post("/chat/completions", json=CHAT)
+        renewal = next(each for each in house.all(3) if each.background)
+    assert renewal.bodies is not None
+    assert renewal.bodies.response == answer.content
+    assert json.loads(renewal.bodies.request) == CHAT
