@@ -53,10 +53,15 @@ class Outlet(ABC):
 
     def __init__(self, name: str, most: int) -> None:
         self.name = name
+        self._most = most
+        self.begin()
+        _outlets.add(self)
+
+    def begin(self) -> None:
+        """Anew, in a child: the parent's records are the parent's, and its thread is not here."""
         self.delivered = 0
         self.failed = 0
         self.lost = 0
-        self._most = most
         self._fails = False
         self._loses = False
 
@@ -101,10 +106,9 @@ class ThreadOutlet(Outlet):
     def __init__(self, name: str, hook: Callable[[Record], object], most: int = MOST) -> None:
         super().__init__(name, most)
         self._hook = hook
-        self._fresh()
-        _outlets.add(self)
 
-    def _fresh(self) -> None:
+    def begin(self) -> None:
+        super().begin()
         self._queue: deque[Record] = deque()
         self._bell = threading.Event()
         self._closing = threading.Event()
@@ -167,10 +171,6 @@ class ThreadOutlet(Outlet):
         self._queue.clear()
         self._closing.clear()
 
-    def after_fork(self) -> None:
-        """The parent's records are the parent's, and its thread is not here."""
-        self._fresh()
-
 
 class TaskOutlet(Outlet):
     """For a coroutine function: its records are handed over in the loop that the calls are in."""
@@ -180,6 +180,9 @@ class TaskOutlet(Outlet):
     ) -> None:
         super().__init__(name, most)
         self._hook = hook
+
+    def begin(self) -> None:
+        super().begin()
         self._lines: dict[AbstractEventLoop, _Line] = {}
 
     @property
@@ -268,12 +271,12 @@ def outlet_of(hook: Any, most: int = MOST) -> Outlet:
     return ThreadOutlet(name, hook, most)
 
 
-_outlets: WeakSet[ThreadOutlet] = WeakSet()
+_outlets: WeakSet[Outlet] = WeakSet()
 
 
 def _after_fork() -> None:
     for outlet in tuple(_outlets):
-        outlet.after_fork()
+        outlet.begin()
 
 
 os.register_at_fork(after_in_child=_after_fork)

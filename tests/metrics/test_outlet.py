@@ -173,6 +173,27 @@ def test_a_child_has_its_own_thread_and_none_of_the_parents_records() -> None:
     os.close(writing)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_counts_only_its_own() -> None:
+    async def hook(record: Record) -> None:
+        await asyncio.Event().wait()
+
+    outlet = TaskOutlet("hook", hook, most=1)
+
+    async def main() -> None:
+        outlet.put(record())
+        outlet.put(record())
+
+    asyncio.run(main())
+    outlet.delivered = outlet.failed = 1
+    child = os.fork()
+    if child == 0:  # pragma: no cover - in the child
+        os._exit(outlet.stats != HookStats("hook", 0, 0, 0, 0))
+    assert os.waitpid(child, 0)[1] == 0
+    assert outlet.lost == 2
+
+
 def _run(main: Any) -> None:
     asyncio.run(main())
 
