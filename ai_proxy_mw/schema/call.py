@@ -67,6 +67,9 @@ _CAPITALS = re.compile(rb'"(?!model")(?i:model)"[ \t\n\r]*:')
 _MAY_NAME_ONE = re.compile(rb'"model"|\\u00[4567]')
 
 
+_NAMING = frozenset({*_OTHER_MODELS, "tools", "svg"})
+
+
 class _Part(msgspec.Struct):
     model: Any = None
 
@@ -129,6 +132,8 @@ class Call:
 
         Raises InvalidRequest where two decoders could read two models.
         """
+        if self.members.keys().isdisjoint(_NAMING):
+            return []
         named = [
             other if isinstance(other, str) else other.model
             for name in _OTHER_MODELS

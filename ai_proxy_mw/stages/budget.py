@@ -127,13 +127,14 @@ def _answerer(request: Request) -> Answerer | None:
     served, call, note = request.served, request.call, request.note
     if call is None and note is not None and note.model is not None:
         return note.model, note.model  # an upload has named it
-    if served is None or served.by is None:
-        return None
     try:
-        others = [] if call is None else call.other_models
+        if call is not None and call.other_models:
+            return None
     except InvalidRequest:
         return None  # this upstream's decoder has found some or not
-    return None if others else served.by.model_names
+    if served is not None:
+        return None if served.by is None else served.by.model_names
+    return None if call is None or call.model is None else (call.model, call.model)
 
 
 def _was_sent(error: BaseException, request: Request) -> bool:
