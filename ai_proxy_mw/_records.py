@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw.metrics.access_log import AccessLog
 from ai_proxy_mw.metrics.desk import Desk
 from ai_proxy_mw.metrics.outlet import MOST, ThreadOutlet, outlet_of
-from ai_proxy_mw.metrics.stats import Stats
+from ai_proxy_mw.metrics.stats import Stats, is_memory
 from ai_proxy_mw.routing.standing import stats_of as standing_of
 from ai_proxy_mw.stores.guard import StoreDown
 
@@ -61,7 +62,16 @@ def stats_of(stats: CacheStore | bool, *, name: str, kept: CacheStore | None) ->
         return None
     if stats is not True and not hasattr(stats, "get"):
         raise ConfigurationError(f"stats={stats!r}: write True, False or a store like RedisCache()")
-    return Stats(name=name, store=kept if stats is True else stats)
+    store = kept if stats is True else stats
+    if store is None or not is_memory(store):
+        return Stats(name=name, store=store)
+    # What others write in a store that is shared is seen there; in memory there is nothing to see.
+    those = _in_memory.setdefault(store, {})
+    return those.setdefault(name, Stats(name=name, store=store))
+
+
+_in_memory: WeakKeyDictionary[CacheStore, dict[str, Stats]] = WeakKeyDictionary()
+"""Proxies of one name that share memory count together, as with any other store."""
 
 
 def desk_of(

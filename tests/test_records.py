@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ai_proxy_mw import AIProxyMiddleware, AIProxyWSGIMiddleware, Record
+from ai_proxy_mw import AIProxy, AIProxyMiddleware, AIProxyWSGIMiddleware, MemoryCache, Record
 from ai_proxy_mw.testing import FakeUpstream
 from tests.ledger import KINDS, ask_all, ledger, mixed_proxy, prepare, sums
 from tests.servers import serve_asgi, serve_wsgi
@@ -27,6 +27,23 @@ def _served(door: str, proxy: Any) -> Iterator[str]:
     else:
         with serve_wsgi(AIProxyWSGIMiddleware(proxy=proxy)) as url:
             yield url
+
+
+def test_two_proxies_that_share_memory_and_a_name_count_together() -> None:
+    async def main() -> None:
+        store = MemoryCache()
+        url = "http://fake.invalid/v1"
+        two = [AIProxy(upstream=url, anonymous=True, cache=store) for _ in range(2)]
+        other = AIProxy(upstream=url, anonymous=True, cache=store, name="other")
+        alone = AIProxy(upstream=url, anonymous=True, cache=MemoryCache())
+        for proxy in two:
+            proxy._counted().add(Record(time=1.0, request_id="1"))
+        totals = [(await each.stats(window="1h")).total.requests for each in (*two, other, alone)]
+        assert totals == [2, 2, 0, 0]
+        for proxy in (*two, other, alone):
+            await proxy.aclose()
+
+    asyncio.run(main())
 
 
 def _until(ready: Callable[[], bool], patience: float = 20.0) -> None:

@@ -79,7 +79,7 @@ class Stats:
         digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
         self._prefix = f"stats:{digest[:8]}:"
         self._clock = clock
-        self._is_alone = store is None or _is_memory(store)
+        self._is_alone = store is None or is_memory(store)
         self._flush_after = ALONE if self._is_alone else float(flush)
         self._shelf = Shelf(_memory(clock) if store is None or self._is_alone else store)
         self.lost = 0
@@ -306,7 +306,8 @@ def _without_bodies(record: Record) -> Record:
     return msgspec.structs.replace(record, bodies=None)
 
 
-def _is_memory(store: CacheStore) -> bool:
+def is_memory(store: CacheStore) -> bool:
+    """Whether no other process can see what is in it."""
     # Of its own class: what is derived from it may do more.
     return bool(vars(type(store)).get("is_sure", False))
 
