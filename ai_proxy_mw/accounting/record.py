@@ -11,7 +11,7 @@ Outcome = Literal["complete", "refused", "failed", "cut", "stopped", "cancelled"
 CacheStatus = Literal["hit", "stale", "collapsed", "miss", "bypass"]
 
 
-class Bodies(msgspec.Struct, frozen=True, kw_only=True):
+class Bodies(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was said, where the owner wants it: the beginnings, and whether that is all."""
 
     request: bytes
@@ -24,7 +24,7 @@ class Bodies(msgspec.Struct, frozen=True, kw_only=True):
         return f"Bodies({len(self.request)} and {len(self.response)} bytes)"
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One for each call, however it has ended.
 
     time: when it came, in seconds since 1970 (UTC).

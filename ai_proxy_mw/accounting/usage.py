@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens, pictures and seconds of one call, in one meaning for all providers.
 
     input_tokens: all that went in, those read from and written to a prompt cache among them.

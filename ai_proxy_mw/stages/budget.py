@@ -9,10 +9,7 @@ from ai_proxy_mw.accounting.hidden_usage import tell
 from ai_proxy_mw.accounting.readers import reader_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ai_proxy_mw._http import Ending, Request, Response
-    from ai_proxy_mw._limits import Limit
     from ai_proxy_mw._types import Handler, RawHeaders
     from ai_proxy_mw.accounting.costs import Answerer, Bill, Costs
     from ai_proxy_mw.accounting.readers import UsageReader
@@ -46,8 +43,7 @@ class BudgetStage:
         if response.status >= 400 or not bill.runs:
             account.close([])  # providers do not charge for errors
         else:
-            reader = reader_for(request.endpoint, response.status, *_kind(response.headers))
-            response.observers.append(_Settle(account, reader, response.aside))
+            account.watch(response)
         return response
 
 
@@ -63,9 +59,12 @@ def _kind(headers: RawHeaders) -> tuple[str | None, str | None]:
 
 
 class _Account:
-    """Of one call: its bill, its tally where that counts what is used, and its note."""
+    """Of one call: its bill, its tally where that counts what is used, and its note.
 
-    __slots__ = ("_note", "_request", "_tally", "bill")
+    It watches the answer.
+    """
+
+    __slots__ = ("_aside", "_note", "_reader", "_request", "_tally", "bill", "chunk")
 
     def __init__(self, request: Request, bill: Bill, tally: Tally | None) -> None:
         self._request = request
@@ -73,45 +72,30 @@ class _Account:
         self._note = request.note
         self.bill = bill
 
-    def hear(self, reader: UsageReader) -> None:
-        """Somebody reads the answer."""
+    def watch(self, response: Response) -> None:
+        reader = reader_for(self._request.endpoint, response.status, *_kind(response.headers))
+        self._reader: UsageReader = reader
+        self._aside = response.aside
+        self.chunk = reader.chunk
         if self._note is not None:
             self._note.said = reader
+        response.observers.append(self)
 
-    def answered(self, usage: Usage | None) -> None:
-        """The answer has ended; what it has used is paid for, however that was."""
-        self.close([(self.bill.used(usage), _answerer(self._request))])
+    def end(self, how: Ending) -> None:  # noqa: ARG002 - what was used is paid for
+        tell(self._reader, self._aside)
+        self.close([(self.bill.used(self._reader.usage()), _answerer(self._request))])
 
     def close(self, own: Spent) -> None:
         """Settle what the answer has used, and besides it what was sent in vain."""
         bill = self.bill
         spent = own + _in_vain(self._request, bill)
-
-        def cost(limit: Limit) -> int:
-            return sum(bill.amount(limit, usage, by) for usage, by in spent)
-
         if self._tally is not None:
-            self._tally.settle(cost)
+            self._tally.settle(
+                lambda limit: sum(bill.amount(limit, usage, by) for usage, by in spent)
+            )
         if self._note is not None and bill.runs:
             for usage, by in spent:
                 self._note.spend(usage, bill.micro_usd(usage, by))
-
-
-class _Settle:
-    """Watches what is used."""
-
-    __slots__ = ("_account", "_aside", "_reader", "chunk")
-
-    def __init__(self, account: _Account, reader: UsageReader, aside: Sequence[bytes]) -> None:
-        self._account = account
-        self._aside = aside
-        self._reader = reader
-        self.chunk = reader.chunk
-        account.hear(reader)
-
-    def end(self, how: Ending) -> None:  # noqa: ARG002 - see `answered`
-        tell(self._reader, self._aside)
-        self._account.answered(self._reader.usage())
 
 
 def _in_vain(request: Request, bill: Bill) -> Spent:
