@@ -52,7 +52,7 @@ class Down(LocalStorage):
 
 
 def _request(endpoint: str = CHAT) -> Any:
-    call = SimpleNamespace(model="fake-1")
+    call = SimpleNamespace(model="fake-1", other_models=[])
     return SimpleNamespace(
         served=None,
         subject="a",
@@ -61,6 +61,7 @@ def _request(endpoint: str = CHAT) -> Any:
         endpoint=endpoint,
         identity=None,
         note=None,
+        sends=1,
         tally=None,
     )
 
