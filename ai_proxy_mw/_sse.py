@@ -37,15 +37,25 @@ class EventParser:
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that end here. One without data is none."""
-        if not self._held and _is_one_line(data):
-            self._begun = True
-            return [Event("", data[6:-2])]
+        alone = self.alone(data)
+        if alone is not None:
+            return [Event("", alone)]
         seen = max(0, len(self._held) - 3)
         self._held += data
         if not self._begun and self._held.startswith(_BOM):
             del self._held[:3]
         self._begun = self._begun or len(self._held) > 2
         return self._whole_events(seen)
+
+    def alone(self, data: bytes) -> bytes | None:
+        """The data of the one event that these bytes are, as nearly all come, if it has no name.
+
+        None where they are anything else, or something is held: they have not been fed then.
+        """
+        if self._held or not _is_one_line(data):
+            return None
+        self._begun = True
+        return data[6:-2]
 
     def _whole_events(self, seen: int) -> list[Event]:
         found = []
@@ -68,9 +78,13 @@ class EventParser:
 
 
 def _is_one_line(data: bytes) -> bool:
-    """Whether these are the bytes of just one event, as nearly all come."""
-    is_line = data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2
-    return is_line and data[-1:] == b"\n" and b"\r" not in data
+    end = data.find(b"\n")
+    return (
+        end == len(data) - 2
+        and data.endswith(b"\n")
+        and data[:6] == b"data: "
+        and b"\r" not in data
+    )
 
 
 def event_of(text: bytes) -> Event | None:

@@ -114,15 +114,21 @@ class StreamReader:
         return self._text is None or self._events > 0
 
     def chunk(self, data: bytes) -> None:
+        alone = self._parser.alone(data)
+        if alone is not None:
+            self._take(alone)
+            return
         for event in self._parser.feed(data):
-            text = event.data
-            if b'"usage"' in text and _HAS_USAGE.search(text):
-                self._report(text)
-            if self._text is not None:
-                length = self._text.length(text)
-                if length:
-                    self._events += 1
-                    self._length += length
+            self._take(event.data)
+
+    def _take(self, event: bytes) -> None:
+        if b'"usage"' in event and _HAS_USAGE.search(event):
+            self._report(event)
+        if self._text is not None:
+            length = self._text.length(event)
+            if length:
+                self._events += 1
+                self._length += length
 
     def usage(self) -> Usage | None:
         """What was reported last; or an estimate; or None where nothing has passed."""
