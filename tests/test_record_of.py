@@ -29,10 +29,13 @@ from ai_proxy_mw import (
     Prices,
     ProxyError,
     Record,
+    Request,
     Retry,
     Upstream,
     from_route,
 )
+from ai_proxy_mw._hook_threads import run_sync
+from ai_proxy_mw._incoming import RequestBody
 from ai_proxy_mw.accounting.note import Note
 from ai_proxy_mw.testing import FAKE_BASE_URL, FakeUpstream
 from tests.servers import serve_asgi, serve_wsgi
@@ -617,3 +620,36 @@ def test_what_is_renewed_has_its_bodies_too() -> None:
     assert renewal.bodies is not None
     assert renewal.bodies.response == answer.content
     assert json.loads(renewal.bodies.request) == CHAT
+
+
+def test_of_a_long_stream_the_beginning_is_there() -> None:
+    house = House("asgi", access_log=AccessLog(log_bodies=10))
+    house.fake.words = ["word"] * 20
+    with house.served() as client:
+        text = client.post("/chat/completions", json={**CHAT, "stream": True}).content
+        bodies = house.record().bodies
+    assert bodies is not None
+    assert bodies.response == text[: 10 + 512]
+    assert not bodies.response_is_whole
+
+
+def test_a_call_is_over_once() -> None:
+    records: list[Record] = []
+    note = Note(records.append)
+    asked = Request(
+        method="GET",
+        path="/models",
+        query=b"",
+        headers=[],
+        body=RequestBody(_nothing, declared=0, limit=0, empty=True),
+        client=None,
+        request_id="r",
+        run_sync=run_sync,
+    )
+    note.finish(asked)
+    note.finish(asked, "upstream_disconnected")
+    assert [(each.request_id, each.error) for each in records] == [("r", None)]
+
+
+async def _nothing() -> tuple[bytes, bool]:
+    return b"", True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from ai_proxy_mw import Limit, Price, Prices, Request, Response
@@ -13,6 +14,7 @@ from ai_proxy_mw.accounting.costs import Costs
 from ai_proxy_mw.accounting.estimate import Estimate
 from ai_proxy_mw.accounting.usage import Usage
 from ai_proxy_mw.routing.served import Served, Told
+from ai_proxy_mw.schema.call import Call
 from ai_proxy_mw.stages.budget import BudgetStage
 from tests.routing.scripted import ANSWER, answer, case, request
 
@@ -151,3 +153,13 @@ def test_one_amount_of_each_kind() -> None:
     assert found == {"input_tokens": 100, "output_tokens": 50}
     assert bill.amount(TOKENS, bill.used(None)) == 100
     assert bill.amount(TOKENS, bill.used(Usage(1, 2, measured=False))) == 102
+
+
+def test_what_one_of_the_prices_does_not_tell_of_is_not_known() -> None:
+    pictures = Prices({"m": Price(1.0, 1.0, image=0.02), "n": Price(1.0, 1.0)}, default=False)
+    drawn = Usage(0, 0, images=1)
+    for named, known in (({}, 20_000), ({"models": ["n"]}, None)):
+        call = Call("POST /chat/completions", msgspec.json.encode({"model": "m", **named}))
+        asked = request("m")
+        asked.call = call
+        assert Costs(pictures, None).bill(asked).micro_usd(drawn, None) == known

@@ -51,8 +51,7 @@ class Keeper:
         return True
 
     async def load(self, key: str) -> bytes | None:
-        if not self._guarded:
-            return await self.store.get(key)
+        """What a store that may fail has under a key."""
         try:
             data = await _ask(self._reading(), partial(self.store.get, key))
         except StoreDown:

@@ -77,10 +77,9 @@ class _NamedModels:
             raise ModelNotAllowed("You may use certain models only: name one, and no others.")
         if name not in _MODEL_FIELDS:
             return
-        if name == "model":
-            self._seen = True
-            if self._note is not None:
-                self._note.model = value
+        self._seen = self._seen or name == "model"
+        if self._note is not None and name == "model":
+            self._note.model = value
         if not self._models.allows_to(self._identity, value):
             raise ModelNotAllowed(f"You may not use the model {value!r}.")
         if self._models.real(value) != value:
