@@ -637,17 +637,23 @@ def test_what_requests_sends_passes() -> None:
     assert verdict(body, SPEECH, content_type) is None
 
 
+def _taken_by(scanner: Scanner, piece: bytes) -> tuple[int, int]:
+    """The bytes that are held behind 500 such pieces, and the most of them on the way."""
+    tracemalloc.start()
+    try:
+        for _ in range(500):
+            scanner.feed(piece)
+        return tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+
 def test_no_more_than_the_head_of_a_file_is_held() -> None:
     scanner = Scanner(TYPE, upload_rules(Audio(max_bytes=1 << 30), IMAGES)[SPEECH])
     scanner.feed(MODEL + b"--line\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\n")
     scanner.feed(WAV)
     piece = b"\r\n--lin" * (8 * KIB)
-    tracemalloc.start()
-    try:
-        for _ in range(500):
-            scanner.feed(piece)
-        held, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    # Threads that other tests have left may take some meanwhile: the least of three counts.
+    held, peak = min(_taken_by(scanner, piece) for _ in range(3))
     assert held < 8 * KIB
     assert peak < 3 * len(piece)
