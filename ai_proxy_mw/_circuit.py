@@ -51,4 +51,4 @@ class Circuit:
 
 
 def _is_positive(number: object) -> bool:
-    return type(number) in (int, float) and 0 < number < math.inf  # type: ignore[operator]
+    return type(number) in (int, float) and 0 < number < math.inf  # type: ignore[operator]  # its type is seen

@@ -13,7 +13,7 @@ from ai_proxy_mw._clients import TrustedProxies
 from ai_proxy_mw._concurrency import Concurrency
 from ai_proxy_mw._config import Timeouts, Upstream
 from ai_proxy_mw._cors import CORS
-from ai_proxy_mw._env_upstreams import fallback, retry, upstreams
+from ai_proxy_mw._env_upstreams import each_once, fallback, retry, upstreams
 from ai_proxy_mw._errors import ConfigurationError
 from ai_proxy_mw._limits import Limit, limits_of
 from ai_proxy_mw._media import Images, Urls
@@ -155,16 +155,8 @@ def _size(value: str) -> int:
 
 
 def _timeouts(value: str) -> Timeouts:
-    seconds: dict[str, float] = {}
-    for item in value.split(","):
-        name, _, number = (part.strip() for part in item.partition("="))
-        if name not in Timeouts.__slots__ or name in seconds:
-            raise ConfigurationError(f"{item.strip()!r}: write each of {_TIMEOUT_NAMES} once")
-        try:
-            seconds[name] = float(number)
-        except ValueError:
-            raise ConfigurationError(f"{item.strip()!r}: write seconds, like {name}=5") from None
-    return Timeouts(**seconds)
+    readers = dict.fromkeys(Timeouts.__slots__, float)
+    return Timeouts(**each_once(value, readers, lambda name: f"write seconds, like {name}=5"))
 
 
 def _concurrency(value: str) -> Concurrency:
@@ -267,8 +259,6 @@ def _fake(found: dict[str, Any]) -> Upstream:
 
 
 _CONCURRENCY: dict[str, type[int | float]] = {"limit": int, "queue": int, "wait": float}
-
-_TIMEOUT_NAMES = ", ".join(Timeouts.__slots__)
 
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AI_PROXY_UPSTREAM": ("upstream", _upstream),

@@ -68,17 +68,27 @@ def fallback(value: str) -> dict[str, list[str]]:
 
 def retry(value: str) -> Retry:
     """`attempts=3,total=30,unsafe=timeout|reset`"""
+    return Retry(**each_once(value, _RETRY, lambda name: f"write it like {_LIKE[name]}"))
+
+
+def each_once(
+    value: str, readers: Mapping[str, Callable[[str], Any]], advice: Callable[[str], str]
+) -> dict[str, Any]:
+    """What a comma-separated list of `name=value` says, each name once. Raises ConfigurationError.
+
+    advice: what to write for a name instead of a value that cannot be read.
+    """
     said: dict[str, Any] = {}
     for item in value.split(","):
         name, _, text = (part.strip() for part in item.partition("="))
-        read = _RETRY.get(name)
+        read = readers.get(name)
         if read is None or name in said:
-            raise ConfigurationError(f"{item.strip()!r}: write each of {', '.join(_RETRY)} once")
+            raise ConfigurationError(f"{item.strip()!r}: write each of {', '.join(readers)} once")
         try:
             said[name] = read(text)
         except ValueError:
-            raise ConfigurationError(f"{item.strip()!r}: write it like {_LIKE[name]}") from None
-    return Retry(**said)
+            raise ConfigurationError(f"{item.strip()!r}: {advice(name)}") from None
+    return said
 
 
 def _file(path: str) -> bytes:

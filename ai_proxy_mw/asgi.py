@@ -49,18 +49,16 @@ class AIProxyMiddleware:
         if scope["type"] == "http":
             path, root = scope["path"], scope.get("root_path", "")
             rest = below(self.proxy.prefix, path, root)
+            handle, stopping = self.proxy.handle, self.proxy.stopping
             page = self.proxy.dashboard
             if rest is None and page is not None:
-                within = below(page.prefix, path, root)
-                if within is not None:
-                    call = _Call(self.proxy, self._rounds, scope, within, receive, send)
-                    call.request.app = self._host
-                    await call.run(page.handle, page.handle)
-                    return
+                rest = below(page.prefix, path, root)
+                if rest is not None:
+                    handle = stopping = page.handle
             if rest is not None or self._host is None:
                 call = _Call(self.proxy, self._rounds, scope, rest, receive, send)
                 call.request.app = self._host
-                await call.run(self.proxy.handle, self.proxy.stopping)
+                await call.run(handle, stopping)
                 return
         elif scope["type"] == "lifespan":
             receive, send = self._stopping(receive), self._closing(send)

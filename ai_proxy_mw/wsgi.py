@@ -64,16 +64,13 @@ class AIProxyWSGIMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         rest = below(self.proxy.prefix, path)
-        page = self.proxy.dashboard
+        page, shown = self.proxy.dashboard, None
         if rest is None and page is not None:
-            within = below(page.prefix, path)
-            if within is not None:
-                call = _Call(self.proxy, environ, within, page.handle)
-                call.request.app = self.app
-                return call.answer(start_response)
+            rest = below(page.prefix, path)
+            shown = None if rest is None else page.handle
         if rest is None and self.app is not None:
             return self.app(environ, start_response)
-        call = _Call(self.proxy, environ, rest)
+        call = _Call(self.proxy, environ, rest, shown)
         call.request.app = self.app
         return call.answer(start_response)
 

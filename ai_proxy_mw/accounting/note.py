@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from asyncio import CancelledError
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,9 +16,10 @@ from ai_proxy_mw.accounting.usage import Usage
 
 if TYPE_CHECKING:
     from ai_proxy_mw._http import Request
-    from ai_proxy_mw._types import RawHeaders
+    from ai_proxy_mw.accounting.readers import UsageReader
     from ai_proxy_mw.accounting.record import CacheStatus, Outcome
     from ai_proxy_mw.caching.savings import Saving
+    from ai_proxy_mw.metrics.base import Span
     from ai_proxy_mw.routing.served import Served
 
 LONGEST = 256
@@ -44,21 +45,6 @@ class _Error(msgspec.Struct):
 
 
 _error = msgspec.json.Decoder(_Error)
-
-
-class Said(Protocol):
-    """Knows of an answer whether it has said anything yet."""
-
-    @property
-    def has_said(self) -> bool: ...
-
-
-class Traced(Protocol):
-    """What traces a call: see `metrics.base.Span`."""
-
-    def headers(self) -> RawHeaders: ...
-
-    def end(self, record: Record) -> None: ...
 
 
 class Note:
@@ -121,9 +107,9 @@ class Note:
         self.waited_for_caller = 0.0
         """Seconds, until it was sent upstream for the first time."""
         self.cache: CacheStatus | None = None
-        self.said: Said | None = None
+        self.said: UsageReader | None = None
         """Who reads the answer as it comes."""
-        self.span: Traced | None = None
+        self.span: Span | None = None
         self.usage: Usage | None = None
         self.cost: int | None = 0
         self.saved: int | None = 0
