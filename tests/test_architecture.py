@@ -61,7 +61,7 @@ FLOORS: list[set[str]] = [
     {"_identity"},
     {"_ahead", "_base_url", "_circuit", "_concurrency", "_limits", "_models", "_retry"},
     {"metrics.base", "stores.base", "upstream.base"},
-    {"_http", "_errors", "_numbers"},
+    {"_http", "_errors", "_numbers", "_per_loop"},
     {"_types"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

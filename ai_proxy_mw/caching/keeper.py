@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, CancelledError, current_task, get_running_loop
+from asyncio import CancelledError, current_task
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ai_proxy_mw.caching.entry import Entry, decode, encode
 from ai_proxy_mw.schema.remembered import remembered
-from ai_proxy_mw.stores.guard import Guard, StoreDown
+from ai_proxy_mw.stores.guard import Guard, StoreDown, guards
 
 if TYPE_CHECKING:
     from ai_proxy_mw.stores.base import CacheStore
@@ -29,7 +29,7 @@ class Keeper:
         self._decoded = remembered(decode)
         self.failures = 0
         """How many questions were not answered."""
-        self._guards: dict[AbstractEventLoop, tuple[Guard, Guard]] = {}
+        self._guards = guards("cache")
 
     @property
     def is_readable(self) -> bool:
@@ -94,19 +94,10 @@ class Keeper:
         return await (_ask(self._writing(), question) if self._guarded else question())
 
     def _reading(self) -> Guard:
-        return self._here()[0]
+        return self._guards.here()[0]
 
     def _writing(self) -> Guard:
-        return self._here()[1]
-
-    def _here(self) -> tuple[Guard, Guard]:
-        loop = get_running_loop()
-        guards = self._guards.get(loop)
-        if guards is None:
-            running = {known: pair for known, pair in self._guards.items() if not known.is_closed()}
-            guards = Guard("cache"), Guard("cache, writing")
-            self._guards = {**running, loop: guards}
-        return guards
+        return self._guards.here()[1]
 
 
 async def _ask(guard: Guard, question: Callable[[], Awaitable[T]]) -> T:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
-from ai_proxy_mw.stores.guard import Guard, StoreDown
+from ai_proxy_mw.stores.guard import StoreDown, guards
 
 if TYPE_CHECKING:
     from ai_proxy_mw.stores.base import CacheStore
@@ -43,7 +42,7 @@ class Shelf:
         self._store = store.beside("stats") if isinstance(store, _HasRoom) else store
         self._is_ours = self._store is not store
         self._clock = clock
-        self._guards: dict[AbstractEventLoop, tuple[Guard, Guard]] = {}
+        self._guards = guards("stats")
         self._listed: dict[str, tuple[float, list[str]]] = {}
         self.failures = 0
         """How many questions were not answered."""
@@ -81,17 +80,17 @@ class Shelf:
 
     def forked(self) -> None:
         """Forget the parent's loops."""
-        self._guards = {}
+        self._guards.clear()
         self._listed = {}
 
     async def aclose(self) -> None:
         """Close what is open in the running loop, but not a store that was handed in."""
-        self._guards.pop(get_running_loop(), None)
+        self._guards.pop()
         if self._is_ours:
             await self._store.aclose()
 
     async def _list(self, prefix: str) -> list[str]:
-        if self._here()[0].is_open:
+        if self._guards.here()[0].is_open:
             await self.get(prefix)  # a short question tells whether a long one has any hope
         begun = self._clock()
         try:
@@ -108,17 +107,7 @@ class Shelf:
 
     async def _ask(self, way: int, question: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await self._here()[way].ask(question)
+            return await self._guards.here()[way].ask(question)
         except StoreDown:
             self.failures += 1
             raise
-
-    def _here(self) -> tuple[Guard, Guard]:
-        """For reading and for writing: a disk that is full can still be read."""
-        loop = get_running_loop()
-        guards = self._guards.get(loop)
-        if guards is None:
-            running = {known: pair for known, pair in self._guards.items() if not known.is_closed()}
-            guards = Guard("stats"), Guard("stats, writing")
-            self._guards = {**running, loop: guards}
-        return guards

@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from ai_proxy_mw._per_loop import PerLoop
+
 T = TypeVar("T")
 
 logger = logging.getLogger("ai_proxy_mw")
@@ -71,3 +73,8 @@ class Guard:
             logger.error("%s: the store does not answer: %s", self._what, type(error).__name__)
         self._pause = min(LONGEST_PAUSE, 2 * self._pause or FIRST_PAUSE)
         self._again_at = self._clock() + self._pause
+
+
+def guards(what: str) -> PerLoop[tuple[Guard, Guard]]:
+    """For each loop one for reading and one for writing: a disk that is full can still be read."""
+    return PerLoop(lambda: (Guard(what), Guard(f"{what}, writing")))
